@@ -1,0 +1,1 @@
+"""Benchmarks and endurance runs; ``python -m bench`` lists them."""

@@ -1,0 +1,25 @@
+"""The table of scenarios: ``python -m bench NAME [options]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from bench import kill, relay, stampede
+
+SCENARIOS = {"stampede": stampede, "kill": kill, "relay": relay}
+
+
+def main() -> int:
+    """Run the scenario that the command line names; return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    commands = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    for name, module in SCENARIOS.items():
+        summary = (module.__doc__ or "").partition("\n")[0]
+        module.configure(commands.add_parser(name, help=summary, description=module.__doc__))
+    arguments = parser.parse_args()
+    return SCENARIOS[arguments.name].run(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

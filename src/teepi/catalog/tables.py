@@ -1,0 +1,222 @@
+"""The catalogue's tables: schema, statements, rows to records and back, and opening a database file.
+
+Functions that block; which thread calls them and what a failure means is decided in ``catalog``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
+
+from teepi.model import Digest, FileRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+Row = tuple[Any, ...]
+
+SCHEMA: Final = 1
+"""``PRAGMA user_version``. Any other value, older or newer, is set aside: rebuilding is the migration."""
+
+# In an overlay a file without a size is one that was removed; on disk its row is deleted.
+_TABLES: Final = (
+    """CREATE TABLE known (
+        index_name TEXT NOT NULL, address TEXT NOT NULL, project TEXT NOT NULL, filename TEXT NOT NULL,
+        url TEXT NOT NULL, digest TEXT, size INTEGER, metadata TEXT, immutable INTEGER NOT NULL,
+        path TEXT NOT NULL, PRIMARY KEY (index_name, address))""",
+    "CREATE INDEX known_by_path ON known (index_name, path)",
+    "CREATE INDEX known_by_digest ON known (index_name, substr(digest, 1, 23), filename)",
+    """CREATE TABLE files (
+        sha256 TEXT PRIMARY KEY, size INTEGER, added_at REAL NOT NULL, used_at REAL NOT NULL) WITHOUT ROWID""",
+    "CREATE TABLE generations (file_key TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    f"PRAGMA user_version = {SCHEMA}",
+)
+
+KNOWN: Final = "SELECT index_name, address, project, filename, url, digest, size, metadata, immutable FROM known"
+BY_ADDRESS: Final = f"{KNOWN} WHERE index_name = ? AND address = ?"
+BY_PATH: Final = f"{KNOWN} WHERE index_name = ? AND path = ?"
+BY_DIGEST: Final = f"{KNOWN} WHERE index_name = ? AND substr(digest, 1, 23) = ? AND filename = ?"
+FILE_SIZE: Final = "SELECT size FROM files WHERE sha256 = ?"
+
+PUT_KNOWN: Final = "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+PUT_FILE: Final = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)"
+PUT_GENERATION: Final = "INSERT OR REPLACE INTO generations VALUES (?, ?)"
+PUT_META: Final = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+REMOVE_FILE: Final = "DELETE FROM files WHERE sha256 = ?"
+USE_FILE: Final = "UPDATE files SET used_at = ? WHERE sha256 = ?"
+CLAMP_TIMES: Final = (
+    "UPDATE files SET used_at = min(used_at, ?1), added_at = min(added_at, ?1) WHERE used_at > ?1 OR added_at > ?1"
+)
+DROP_OLDEST: Final = "DELETE FROM known WHERE rowid <= (SELECT max(rowid) FROM known) - ?"
+
+_LARGEST_INTEGER: Final = 2**63 - 1
+
+
+class OtherSchema(sqlite3.DatabaseError):
+    """The database belongs to an older or newer teepi, or to something else."""
+
+
+def is_storable(record: FileRecord) -> bool:
+    """Say whether SQLite can hold the record; one that it cannot (a lone surrogate) nobody can ask for either."""
+    try:
+        f"{record.index}{record.address}{record.project}{record.filename}{record.url}".encode()
+    except UnicodeEncodeError:
+        return False
+    return record.size is None or abs(record.size) <= _LARGEST_INTEGER
+
+
+def merged(old: FileRecord, new: FileRecord) -> FileRecord:
+    """Return what is known of an address after a page has linked to it again."""
+    if new.project != old.project and not (_is_named_after_project(new) and not _is_named_after_project(old)):
+        return old  # another project's page may not take a file over
+    return replace(new, immutable=True) if old.immutable and new.digest == old.digest else new
+
+
+def _is_named_after_project(record: FileRecord) -> bool:
+    """Say whether the file name is the project's, a hyphen and a version (PEP 503 names, PEP 625 and 427)."""
+    start = record.project + "-"
+    name = re.sub(r"[-_.]+", "-", record.filename).lower()
+    return name.startswith(start) and name[len(start) : len(start) + 1].isdigit()
+
+
+def row_of(record: FileRecord) -> Row:
+    """Return the values for :data:`PUT_KNOWN`."""
+    try:
+        path = unquote(urlsplit(record.url).path)
+    except ValueError:  # an authority that is no IPv6 address
+        path = ""
+    return (
+        record.index,
+        record.address,
+        record.project,
+        record.filename,
+        record.url,
+        None if record.digest is None else _text(record.digest),
+        record.size,
+        _text(record.metadata) if isinstance(record.metadata, Digest) else ("" if record.metadata else None),
+        record.immutable,
+        path,
+    )
+
+
+def record_of(row: Row) -> FileRecord:
+    """Return the record of a row of :data:`KNOWN`."""
+    index, address, project, filename, url, digest, size, metadata, immutable = row
+    return FileRecord(
+        index=index,
+        project=project,
+        filename=filename,
+        url=url,
+        address=address,
+        digest=_digest(digest) if digest else None,
+        size=size,
+        metadata=_digest(metadata) if metadata else metadata is not None,
+        immutable=bool(immutable),
+    )
+
+
+def _text(digest: Digest) -> str:
+    return f"{digest.algorithm}:{digest.hex}"
+
+
+def _digest(text: str) -> Digest:
+    algorithm, _, value = text.partition(":")
+    return Digest(algorithm, value)
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Do all of the block or nothing of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # some errors have rolled back already
+            connection.execute("ROLLBACK")
+        raise
+
+
+def open_memory() -> sqlite3.Connection:
+    """Return an empty database in memory with the same tables."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    _create(connection)
+    return connection
+
+
+def open_disk(path: Path, query: str) -> sqlite3.Connection:
+    """Open the database with an SQLite URI query: ``mode=rwc`` begins a new one where there is none.
+
+    Raises :class:`sqlite3.Error`, of class :class:`OtherSchema` when it is not one of ours.
+    """
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{query}", uri=True, isolation_level=None, check_same_thread=False
+    )
+    try:
+        if query == "mode=rwc":
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall():
+                _create(connection)
+        _check(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    [[version]] = connection.execute("PRAGMA user_version").fetchall()
+    if version != SCHEMA:
+        raise OtherSchema(f"it has schema {version}, this teepi reads {SCHEMA}")
+    connection.execute(f"{KNOWN} LIMIT 1").fetchall()
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    with transaction(connection):
+        for statement in _TABLES:
+            connection.execute(statement)
+
+
+def copy_overlay(overlay: sqlite3.Connection, disk: sqlite3.Connection) -> None:
+    """Carry everything from an overlay over to the database that it lay over."""
+    for table, put in (("known", PUT_KNOWN), ("generations", PUT_GENERATION), ("meta", PUT_META)):
+        disk.executemany(put, overlay.execute(f"SELECT * FROM {table}"))  # noqa: S608 - three names of ours
+    for row in overlay.execute("SELECT * FROM files"):
+        if row[1] is None:
+            disk.execute(REMOVE_FILE, row[:1])
+        else:
+            disk.execute(PUT_FILE, row)
+
+
+def close_all(*connections: sqlite3.Connection | None) -> None:
+    """Close what is open; an error on the way out changes nothing."""
+    for connection in connections:
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+
+def is_damage(error: Exception) -> bool:
+    """Say whether the error means that the file is no catalogue of ours, rather than that it cannot be used now."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # the primary code of an extended one
+    return isinstance(error, OtherSchema) or code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def is_malformed(error: Exception) -> bool:
+    """Say the same of an error at opening, where a missing table or column counts too."""
+    return is_damage(error) or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+
+
+def set_aside(path: Path) -> None:
+    """Rename the database to ``<name>.damaged``, of which one is kept. Raises :class:`OSError`.
+
+    Its log may stay: SQLite deletes a log that it finds beside a new database.
+    """
+    path.replace(path.with_name(path.name + ".damaged"))

@@ -1,0 +1,99 @@
+"""Every error that teepi raises on purpose, each with the HTTP status that answers it.
+
+The message is one or two plain sentences for the person at the client: what, where, what to do.
+Turning an error into an answer happens in one place, ``web/app``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TeepiError(Exception):
+    """Base of all deliberate errors; ``status`` is the HTTP status that a handler answers with."""
+
+    status: ClassVar[int] = 500
+    retry_after_seconds: ClassVar[int | None] = None
+    """Sent as Retry-After (RFC 9110, 10.2.3). pip waits exactly that long, so it stays at 1."""
+
+    @property
+    def message(self) -> str:
+        """The sentence for the client."""
+        return str(self.args[0]) if self.args else type(self).__name__
+
+
+class ConfigError(TeepiError):
+    """A flag, variable or configuration key is wrong; the process does not start."""
+
+
+class BadRequest(TeepiError):
+    """The request target or a header cannot be read."""
+
+    status = 400
+
+
+class NotFound(TeepiError):
+    """Upstream said 404, no page links to this, or the URL is none of ours."""
+
+    status = 404
+
+
+class MethodNotAllowed(TeepiError):
+    """The URL exists and takes other methods."""
+
+    status = 405
+
+
+class NotAcceptable(TeepiError):
+    """The Accept header excludes every form of the page."""
+
+    status = 406
+
+
+class RangeNotSatisfiable(TeepiError):
+    """The range begins past the end of the file (RFC 9110, 15.5.17)."""
+
+    status = 416
+
+    def __init__(self, size: int) -> None:
+        """Remember ``size`` in bytes for the Content-Range of the answer."""
+        super().__init__(f"The range begins past the end of the file, which has {size} bytes.")
+        self.size = size
+
+
+class Unavailable(TeepiError):
+    """Upstream cannot be had right now; the client should try again in a moment."""
+
+    status = 503
+    retry_after_seconds = 1
+
+
+class Offline(TeepiError):
+    """teepi runs offline and this is not cached; asking again does not help, hence no Retry-After."""
+
+    status = 503
+
+
+class UpstreamError(Unavailable):
+    """Upstream answered something unusable or broke off; carries the upstream's status when it gave one."""
+
+    def __init__(self, message: str, upstream_status: int | None = None) -> None:
+        """``message`` says which URL did what; ``upstream_status`` is its HTTP status, if it came that far."""
+        super().__init__(message)
+        self.upstream_status = upstream_status
+
+
+class BadPage(UpstreamError):
+    """Upstream's index page cannot be read as HTML or JSON of the Simple API."""
+
+
+class Interrupted(UpstreamError):
+    """A transfer broke and could not be resumed."""
+
+
+class Mismatch(UpstreamError):
+    """The bytes of a file are not those that the index promised (digest, size or validator)."""
+
+
+class StoreError(TeepiError):
+    """The cache directory cannot be used: full, read-only, in use by another process, or damaged."""

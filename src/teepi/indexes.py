@@ -1,0 +1,138 @@
+"""Named indexes: which index answers for which project, and which file a URL means.
+
+Joins ``pages`` and ``files``: a file URL that the catalogue does not know leads to one look at the page of the project
+that the file name belongs to. Nothing that no page has linked to is ever asked of upstream.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from teepi.errors import NotFound, Offline
+from teepi.model import Digest
+from teepi.simple_api import project_of_filename
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Sequence
+
+    from teepi.catalog import Catalog
+    from teepi.limits import Limits
+    from teepi.model import FileRecord
+    from teepi.pages import Pages
+
+DEFAULT_INDEX: Final = "root/pypi"
+_METADATA: Final = ".metadata"  # PEP 658
+
+
+class Indexes:
+    """All indexes that this process serves."""
+
+    def __init__(
+        self, names: Collection[str], pages: Pages, catalog: Catalog, limits: Limits, *, offline: bool = False
+    ) -> None:
+        """Serve the mirror indexes ``names``."""
+        self._names = frozenset(names)
+        self._pages = pages
+        self._catalog = catalog
+        self._limits = limits
+        self._offline = offline
+
+    def require(self, index: str) -> str:
+        """Return ``index``, or raise :class:`NotFound` when there is none of that name."""
+        if index not in self._names:
+            known = ", ".join(sorted(self._names))
+            msg = f"There is no index {index} here; this teepi serves {known}."
+            raise NotFound(msg)
+        return index
+
+    async def file(self, index: str, address: str) -> FileRecord:
+        """Return the file at ``address`` below the base of ``index`` (decoded, as in :class:`FileRecord`).
+
+        Raises :class:`NotFound`, or what fetching the page raises.
+        """
+
+        async def find(wanted: str) -> FileRecord | None:
+            return await self._catalog.find(index, wanted)
+
+        return await self._with_metadata(index, address, find)
+
+    async def file_by_digest(self, index: str, prefix: str, filename: str) -> FileRecord:
+        """Return the file ``filename`` whose sha256 begins with ``prefix`` (16 hex): devpi's ``+f``."""
+
+        async def find(wanted: str) -> FileRecord | None:
+            return await self._catalog.find_by_digest(index, prefix, wanted)
+
+        return await self._with_metadata(index, filename, find)
+
+    async def file_by_path(self, path: str) -> FileRecord:
+        """Return the one file of the default index whose upstream URL has ``path``.
+
+        Several hosts may have the same path: then none is right, and :class:`NotFound` says so.
+        """
+
+        async def find(wanted: str) -> FileRecord | None:
+            return _only(path, await self._catalog.find_by_path(DEFAULT_INDEX, wanted))
+
+        return await self._with_metadata(DEFAULT_INDEX, path, find)
+
+    async def _with_metadata(
+        self, index: str, wanted: str, find: Callable[[str], Awaitable[FileRecord | None]]
+    ) -> FileRecord:
+        """Find ``wanted``, or the core metadata of the file it names with ``.metadata`` behind."""
+        found = await self._find_or_look(index, wanted, find)
+        if found is not None:
+            return found
+        if self._offline:
+            msg = f"teepi runs offline and does not know {wanted}."
+            raise Offline(msg)
+        msg = f"No page of {index} links to {wanted}."
+        raise NotFound(msg)
+
+    async def _find_or_look(
+        self, index: str, wanted: str, find: Callable[[str], Awaitable[FileRecord | None]]
+    ) -> FileRecord | None:
+        record = await self._find(wanted, find)
+        if record is not None:
+            return record
+        project = project_of_filename(wanted.rpartition("/")[2])
+        if project is None:
+            return None
+        # The page may be older than the link (uv asks for the URLs of a lock file directly).
+        recently = time.monotonic() - self._limits.page_recheck_seconds
+        try:
+            await self._pages.get(index, project, newer_than=recently)
+        except Offline:
+            return None
+        return await self._find(wanted, find)
+
+    @staticmethod
+    async def _find(wanted: str, find: Callable[[str], Awaitable[FileRecord | None]]) -> FileRecord | None:
+        record = await find(wanted)
+        if record is None and wanted.endswith(_METADATA):
+            base = await find(wanted.removesuffix(_METADATA))
+            if base is not None and base.metadata:
+                return metadata_of(base)
+        return record
+
+
+def metadata_of(record: FileRecord) -> FileRecord:
+    """Return the record of a file's core metadata (PEP 658): a file like any other."""
+    url, mark, query = record.url.partition("?")
+    return replace(
+        record,
+        filename=record.filename + _METADATA,
+        url=url + _METADATA + mark + query,
+        address=record.address + _METADATA,
+        digest=record.metadata if isinstance(record.metadata, Digest) else None,
+        size=None,
+        metadata=False,
+    )
+
+
+def _only(path: str, records: Sequence[FileRecord]) -> FileRecord | None:
+    if len({record.url for record in records}) > 1:
+        msg = f"Several hosts have {path}; ask for it under /{DEFAULT_INDEX}/+files/HOST{path}."
+        raise NotFound(msg)
+    return records[0] if records else None

@@ -1,0 +1,286 @@
+"""Read-through for index pages: fresh, stale or revalidate; one request upstream per page however many ask.
+
+A page that upstream cannot confirm is served stale. 404 is answered only when upstream said 404. What a page links
+to is remembered in the catalogue before the page is shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from teepi.errors import NotFound, Offline, TeepiError, Unavailable, UpstreamError
+from teepi.simple_api import ProjectPage, parse_page, render
+from teepi.store import StoredPage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from teepi.catalog import Catalog
+    from teepi.http_semantics import PageFormat
+    from teepi.limits import Limits
+    from teepi.metrics import Metrics
+    from teepi.store import PageStore
+    from teepi.tasks import TaskScope
+    from teepi.upstream import Upstream
+
+log = logging.getLogger(__name__)
+
+_KEPT_BYTES: Final = 64 << 20  # of page bodies and finished variants in memory
+_ABSENT_KEPT: Final = 10_000
+_VARIANTS_KEPT: Final = 16  # per page; a path of many empty segments asks for another one each time
+_THREAD_BYTES: Final = 256 << 10  # a larger page is parsed and rendered off the event loop
+
+
+class Freshness(Enum):
+    """How a page was answered, in the words of Cache-Status (RFC 9211)."""
+
+    HIT = "hit"
+    MISS = "fwd=uri-miss; stored"
+    REVALIDATED = "fwd=stale"
+    STALE = "hit; detail=stale"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A finished page: one format with links from one depth."""
+
+    body: bytes
+    etag: str
+
+
+@dataclass(slots=True)
+class Page:
+    """A project page in memory."""
+
+    stored: StoredPage
+    content: ProjectPage
+    confirmed_at: float
+    """Monotonic seconds of upstream's last answer; a clock that jumps does not change ages."""
+    variants: dict[tuple[PageFormat, str], Variant] = field(default_factory=dict)
+
+    @property
+    def kept_bytes(self) -> int:
+        """What this page is counted with: its parsed form takes a few times the body."""
+        return 4 * len(self.stored.body) + sum(len(variant.body) for variant in self.variants.values())
+
+
+class Pages:
+    """The project pages of all mirror indexes."""
+
+    def __init__(
+        self,
+        upstreams: Mapping[str, str],
+        store: PageStore,
+        catalog: Catalog,
+        upstream: Upstream,
+        scope: TaskScope,
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        ttl_seconds: float,
+        offline: bool = False,
+    ) -> None:
+        """``upstreams`` maps an index to the URL of its upstream's project list, which ends with ``/``."""
+        self._upstreams = upstreams
+        self._store = store
+        self._catalog = catalog
+        self._upstream = upstream
+        self._scope = scope
+        self._limits = limits
+        self._metrics = metrics
+        self._ttl_seconds = ttl_seconds
+        self._offline = offline
+        self._pages: OrderedDict[tuple[str, str], Page] = OrderedDict()
+        self._kept_bytes = 0
+        self._absent: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._asking: dict[tuple[str, str], asyncio.Task[Page]] = {}
+
+    # -- get -----------------------------------------------------------------------------------------
+
+    async def get(self, index: str, project: str, *, newer_than: float | None = None) -> tuple[Page, Freshness]:
+        """Return the page of ``project`` (normalised) and how it was come by.
+
+        ``newer_than`` (monotonic seconds) asks for an answer of upstream after that moment. Raises
+        :class:`NotFound`, :class:`Offline`, or :class:`UpstreamError` / :class:`Unavailable` when there is no page
+        to fall back to.
+        """
+        key = (index, project)
+        page = await self._known(key)
+        if self._offline:
+            if page is None:
+                msg = f"teepi runs offline and has no page of {project}."
+                raise Offline(msg)
+            return page, self._count(Freshness.HIT)
+        now = time.monotonic()
+        oldest = now - self._ttl_seconds if newer_than is None else newer_than
+        if page is not None and page.confirmed_at > oldest:
+            return page, self._count(Freshness.HIT)
+        absent_at = self._absent.get(key)
+        if absent_at is not None and absent_at > max(now - self._limits.absent_seconds, newer_than or 0.0):
+            msg = f"Upstream has no project {project}."
+            raise NotFound(msg)
+        return await self._ask(key, page)
+
+    async def _ask(self, key: tuple[str, str], page: Page | None) -> tuple[Page, Freshness]:
+        """Ask upstream, single-flight; fall back to ``page`` when it errs or is slow."""
+        task = self._asking.get(key)
+        if task is None:
+            task = self._scope.start(self._revalidate(key, page), name=f"page {key[1]}")
+            self._asking[key] = task
+            task.add_done_callback(lambda done: self._answered(key, done))
+        limits = self._limits
+        patience = limits.cold_answer_seconds if page is None else limits.page_patience_seconds
+        done, _ = await asyncio.wait({task}, timeout=patience)
+        if not done:
+            if page is not None:
+                return page, self._count(Freshness.STALE)
+            msg = f"Upstream has not answered for {key[1]} yet; teepi goes on asking. Try again."
+            raise Unavailable(msg)
+        if task.cancelled():
+            msg = "teepi is stopping; try again in a moment."
+            raise Unavailable(msg)
+        error = task.exception()
+        if error is None:
+            return task.result(), self._count(Freshness.MISS if page is None else Freshness.REVALIDATED)
+        if isinstance(error, TeepiError):
+            if page is not None and not isinstance(error, NotFound):
+                return page, self._count(Freshness.STALE)
+            raise error.with_traceback(None)
+        msg = f"The page of {key[1]} could not be made: {error!r}."
+        raise Unavailable(msg) from error
+
+    def _answered(self, key: tuple[str, str], task: asyncio.Task[Page]) -> None:
+        del self._asking[key]
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, NotFound):
+            self._absent[key] = time.monotonic()
+            while len(self._absent) > _ABSENT_KEPT:
+                self._absent.popitem(last=False)
+        elif error is not None:
+            log.warning("The page of %s was not fetched: %s", key[1], error)
+
+    def _count(self, freshness: Freshness) -> Freshness:
+        if freshness is Freshness.HIT:
+            self._metrics.page_hits += 1
+        elif freshness is Freshness.STALE:
+            self._metrics.stale_pages += 1
+        else:
+            self._metrics.page_misses += 1
+        return freshness
+
+    # -- upstream ------------------------------------------------------------------------------------
+
+    async def _revalidate(self, key: tuple[str, str], page: Page | None) -> Page:
+        index, project = key
+        url = f"{self._upstreams[index]}{project}/"
+        etag = None if page is None else page.stored.etag
+        last_modified = None if page is None else page.stored.last_modified
+        answer = await self._upstream.page(url, etag=etag, last_modified=last_modified)
+        now = time.time()
+        if answer.body is None or (page is not None and answer.body == page.stored.body):
+            if page is None:  # 304 to an unconditional request is refused in ``upstream``
+                msg = f"Upstream says that the page of {project} is unchanged, but none is here."
+                raise UpstreamError(msg)
+            old = page.stored
+            page.stored = StoredPage(
+                index, project, old.url, old.content_type, answer.etag or old.etag,
+                answer.last_modified or old.last_modified, now, old.body,
+            )  # fmt: skip
+            page.confirmed_at = time.monotonic()
+        else:
+            stored = StoredPage(
+                index, project, answer.url, answer.content_type, answer.etag, answer.last_modified, now, answer.body
+            )
+            page = Page(stored, await self._parse(stored), time.monotonic())
+            await self._catalog.remember(page.content.files)
+            self._keep(key, page)
+        self._absent.pop(key, None)
+        self._scope.start(self._save(page.stored), name=f"store page {project}")
+        return page
+
+    async def _parse(self, stored: StoredPage) -> ProjectPage:
+        """Parse, off the event loop when large. Raises :class:`BadPage`."""
+
+        def work() -> ProjectPage:
+            return parse_page(
+                stored.body,
+                content_type=stored.content_type,
+                url=stored.url,
+                index=stored.index,
+                project=stored.project,
+            )
+
+        return work() if len(stored.body) < _THREAD_BYTES else await asyncio.to_thread(work)
+
+    async def _save(self, stored: StoredPage) -> None:
+        try:
+            await self._store.save(stored)
+        except OSError as error:
+            log.warning("The page of %s was served but not stored: %s.", stored.project, error)
+
+    # -- memory --------------------------------------------------------------------------------------
+
+    async def _known(self, key: tuple[str, str]) -> Page | None:
+        """Return the page from memory or disk, whatever its age."""
+        page = self._pages.get(key)
+        if page is not None:
+            self._pages.move_to_end(key)
+            return page
+        stored = await self._store.load(*key)
+        if stored is None:
+            return None
+        try:
+            content = await self._parse(stored)
+        except TeepiError as error:
+            log.warning("The stored page of %s cannot be read: %s", key[1], error)
+            return None
+        if (page := self._pages.get(key)) is not None:  # somebody was quicker
+            return page
+        age = max(0.0, time.time() - stored.fetched_at)  # a time from the future counts as now
+        page = Page(stored, content, time.monotonic() - age)
+        self._keep(key, page)
+        return page
+
+    def _keep(self, key: tuple[str, str], page: Page) -> None:
+        old = self._pages.pop(key, None)
+        if old is not None:
+            self._kept_bytes -= old.kept_bytes
+        self._pages[key] = page
+        self._kept_bytes += page.kept_bytes
+        while self._kept_bytes > _KEPT_BYTES and len(self._pages) > 1:
+            _, dropped = self._pages.popitem(last=False)
+            self._kept_bytes -= dropped.kept_bytes
+
+    async def variant(self, page: Page, form: PageFormat, base: str) -> Variant:
+        """Return ``page`` in ``form`` with links relative to ``base`` (from the page to the index)."""
+        found = page.variants.get((form, base))
+        if found is not None:
+            return found
+        if len(page.stored.body) < _THREAD_BYTES:
+            body = render(page.content, form, base)
+        else:
+            body = await asyncio.to_thread(render, page.content, form, base)
+        variant = Variant(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+        if len(page.variants) < _VARIANTS_KEPT and self._pages.get((page.stored.index, page.stored.project)) is page:
+            page.variants[form, base] = variant
+            self._kept_bytes += len(body)
+        return variant
+
+    # -- project list --------------------------------------------------------------------------------
+
+    def project_list(self, index: str, accept: str) -> AbstractAsyncContextManager[tuple[str, AsyncIterator[bytes]]]:
+        """Open upstream's project list as it is: (Content-Type, body). Raises :class:`Offline` or upstream's error."""
+        if self._offline:
+            msg = "teepi runs offline and keeps no project list; installers do not need one."
+            raise Offline(msg)
+        return self._upstream.project_list(self._upstreams[index], accept)

@@ -1,0 +1,229 @@
+"""The process: sockets, event loop, signals, drain. It builds the services and hands them to each other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+import aiohttp.http_parser
+import uvloop
+
+from teepi import __version__, maintenance
+from teepi.catalog import Catalog
+from teepi.download import Registry
+from teepi.errors import StoreError
+from teepi.files import Files
+from teepi.indexes import DEFAULT_INDEX, Indexes
+from teepi.limits import Limits
+from teepi.metrics import Metrics
+from teepi.pages import Pages
+from teepi.store import PageStore, Store
+from teepi.tasks import TaskScope
+from teepi.upstream import Upstream, shown
+from teepi.web import connection
+from teepi.web.app import App
+from teepi.web.files import FileHandlers
+from teepi.web.ops import OpsHandlers
+from teepi.web.send import Senders
+from teepi.web.simple import PageHandlers
+
+if TYPE_CHECKING:
+    from teepi.config import Settings
+
+log = logging.getLogger(__name__)
+
+_BACKLOG: Final = 2048  # six uv installs open 300 connections at once
+_KEEPALIVE_SECONDS: Final = 90.0  # installers idle up to 75 s between requests
+_HEAD_BYTES: Final = 16384
+DRAIN_SECONDS: Final = 5.0  # podman kills 10 s after SIGTERM
+_CLOSE_SECONDS: Final = 0.5
+_DRAIN_POLL_SECONDS: Final = 0.05
+_DESCRIPTORS: Final = 1 << 20
+
+
+class Server:
+    """All of teepi on one event loop."""
+
+    def __init__(self, settings: Settings, limits: Limits | None = None) -> None:
+        """Do nothing yet."""
+        self.settings = settings
+        self.limits = limits or Limits()
+        self.metrics = Metrics()
+        self.addresses: list[tuple[str, int]] = []
+        """Host and port of each listening socket, once started."""
+        self.registry = Registry()
+        self._undo = contextlib.AsyncExitStack()
+        self._http: connection.Server | None = None
+        self._listeners: list[asyncio.Server] = []
+
+    async def start(self) -> None:
+        """Open cache and sockets and answer. Raises :class:`StoreError` or OSError, leaving nothing open."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop(drain_seconds=0)
+            raise
+
+    async def _start(self) -> None:
+        settings, limits, undo = self.settings, self.limits, self._undo
+        with contextlib.suppress(OSError):  # precious files come later; the place is kept for them
+            settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        store = await asyncio.to_thread(Store, settings.cache_dir)
+        undo.callback(store.close)
+        await asyncio.to_thread(store.lock)
+        if store.problem is not None:
+            log.warning("%s", store.problem)
+        catalog = await asyncio.to_thread(Catalog.open, store.catalog_path)
+        undo.push_async_callback(catalog.close)
+        upstream = Upstream(limits, self.metrics)
+        undo.push_async_callback(upstream.aclose)
+        scope = TaskScope()
+        undo.push_async_callback(scope.aclose)
+        page_store = PageStore(store.pages_path, store.committing)
+        pages = Pages(
+            {name: index.upstream for name, index in settings.indexes.items()},
+            page_store,
+            catalog,
+            upstream,
+            scope,
+            limits,
+            self.metrics,
+            ttl_seconds=settings.page_ttl_seconds,
+            offline=settings.offline,
+        )
+        files = Files(store, catalog, self.registry, upstream, scope, limits, self.metrics, offline=settings.offline)
+        indexes = Indexes(settings.indexes, pages, catalog, limits, offline=settings.offline)
+        senders = Senders(limits, self.metrics)
+        undo.callback(senders.close)
+
+        def problems() -> list[str]:
+            return [sentence for sentence in (store.problem, catalog.problem) if sentence]
+
+        app = App(
+            PageHandlers(indexes, pages),
+            FileHandlers(indexes, files, senders, self.metrics),
+            OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems),
+        )
+        self._http = connection.Server(
+            app.handle,
+            keepalive_timeout=_KEEPALIVE_SECONDS,
+            max_line_size=_HEAD_BYTES,
+            max_field_size=_HEAD_BYTES,
+            access_log=None,
+        )
+        await self._listen()
+        scope.start(maintenance.recover(store, page_store, catalog, limits), name="recovery")
+        scope.start(maintenance.flush_forever(catalog), name="flushing access times")
+
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        http = self._http
+        if http is None:
+            return
+        for host, port in self.settings.listen:
+            try:
+                listener = await loop.create_server(
+                    http,
+                    host,
+                    port,
+                    backlog=_BACKLOG,
+                    reuse_address=True,
+                )
+            except OSError as error:
+                msg = f"teepi cannot listen on {host}:{port} ({error.strerror or error}); choose another with --listen."
+                raise StoreError(msg) from error
+            self._listeners.append(listener)
+            self.addresses += [sock.getsockname()[:2] for sock in listener.sockets]
+
+    async def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
+        """Take no more connections, let running answers end for ``drain_seconds``, keep partials, close."""
+        for listener in self._listeners:
+            listener.close()
+        if self._http is not None:
+            self._http.pre_shutdown()
+            deadline = time.monotonic() + drain_seconds
+            while self._http.connections and time.monotonic() < deadline:  # noqa: ASYNC110 - aiohttp tells nobody
+                await asyncio.sleep(_DRAIN_POLL_SECONDS)
+            await self._http.shutdown(_CLOSE_SECONDS)
+        await self._undo.aclose()
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit status."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    return uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    _raise_descriptor_limit()
+    if not aiohttp.http_parser.HttpRequestParser.__module__.endswith("_http_parser"):
+        log.warning("aiohttp runs without its C parser: teepi is slow. Reinstall aiohttp from a wheel.")
+    stopping = asyncio.Event()
+    again = asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            again.set()
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    server = Server(settings)
+    starting = asyncio.ensure_future(server.start())
+    waiting = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait({starting})
+        waiting.cancel()
+        return 0
+    await starting
+    _say_hello(server)
+    await waiting
+    ending = asyncio.ensure_future(server.stop())
+    hurried = asyncio.ensure_future(again.wait())
+    await asyncio.wait({ending, hurried}, return_when=asyncio.FIRST_COMPLETED)
+    hurried.cancel()
+    if not ending.done():  # a second signal: no more draining
+        ending.cancel()
+        await asyncio.wait({ending})
+        await server.stop(drain_seconds=0)
+    else:
+        await ending
+    return 0
+
+
+def _say_hello(server: Server) -> None:
+    """Print where teepi listens and the lines to paste."""
+    settings = server.settings
+    bases = [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in server.addresses]
+    lines = [f"teepi {__version__} listens on {base}" for base in bases]
+    if settings.offline:
+        lines.append("offline: nothing is asked of any upstream")
+    lines += [f"{name} mirrors {shown(index.upstream)}" for name, index in settings.indexes.items()]
+    base = bases[0]
+    lines += [
+        f"cache in {settings.cache_dir}, data in {settings.data_dir}",
+        "",
+        f"  pip     pip install --index-url {base}/{DEFAULT_INDEX}/+simple/ PROJECT",
+        f"  uv      UV_DEFAULT_INDEX={base}/{DEFAULT_INDEX}/+simple/ uv pip install PROJECT",
+        f"  pipenv  PIPENV_PYPI_MIRROR={base}/simple pipenv install PROJECT",
+        f"  poetry  poetry source add --priority=primary teepi {base}/{DEFAULT_INDEX}/+simple/",
+    ]
+    print("\n".join(lines), flush=True)  # noqa: T201 - what `teepi serve` says
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

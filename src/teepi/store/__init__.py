@@ -1,0 +1,10 @@
+"""The cache directory: the only package that knows paths.
+
+It may not speak HTTP, know the database, or decide what is fetched.
+"""
+
+from teepi.store.files import CachedFile, Store
+from teepi.store.pages import PageStore, StoredPage
+from teepi.store.partial import Partial, PartialNotes
+
+__all__ = ["CachedFile", "PageStore", "Partial", "PartialNotes", "Store", "StoredPage"]

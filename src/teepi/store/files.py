@@ -1,0 +1,256 @@
+"""Files in the cache directory: open what is committed, begin or resume a partial, commit it.
+
+``v1/files/sha256/ab/<sha256>`` holds whole, verified, read-only files: a name there is a promise.
+``v1/partial/<key>`` holds what is landing. All methods block; callers run them in :attr:`Store.landing` or
+:attr:`Store.committing`, except :meth:`Store.open_cached`, which is a look-up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import logging
+import os
+import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Final
+
+from teepi.descriptor import Descriptor
+from teepi.errors import StoreError
+from teepi.readable import Landed
+from teepi.store.disk import replace_file, sync, sync_directory
+from teepi.store.partial import Partial, PartialNotes, boot_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from teepi.model import FileKey
+
+log = logging.getLogger(__name__)
+
+LAYOUT: Final = "v1"
+_LOCK_WAIT_SECONDS: Final = 15.0  # a restart: the old process may still drain
+_LOCK_POLL_SECONDS: Final = 0.1
+
+_DAY_SECONDS: Final = 86400.0
+
+
+class CachedFile(Landed):
+    """A file of the cache, open, with what its URL-keyed sidecar says of it."""
+
+    __slots__ = ("etag", "sha256")
+
+    def __init__(self, file: Descriptor, status: os.stat_result, sha256: str, etag: str | None) -> None:
+        """Take over the hold on ``file``; ``etag`` is upstream's when the key is not the digest."""
+        super().__init__(file, status.st_size, status.st_mtime)
+        self.sha256 = sha256
+        self.etag = etag
+
+
+class Store:
+    """The cache directory."""
+
+    def __init__(self, root: Path) -> None:
+        """Make the layout below ``root`` as far as the disk allows.
+
+        A directory that cannot be written is no error: :attr:`problem` says so and every :meth:`begin` raises.
+        """
+        self.root = root
+        self.problem: str | None = None
+        """One sentence when nothing can be written, else None."""
+        self._layout = root / LAYOUT
+        self._files = self._layout / "files" / "sha256"
+        self._aliases = self._layout / "files" / "url"
+        self._partials = self._layout / "partial"
+        self._damaged = self._layout / "damaged"
+        self._boot_id = boot_id()
+        self._lock_fd = -1
+        # Hashing and writing release the GIL; more threads than that only add switches.
+        self.landing = ThreadPoolExecutor(max_workers=4, thread_name_prefix="landing")
+        # Apart from landing, since one fdatasync may take seconds on a slow disk.
+        self.committing = ThreadPoolExecutor(max_workers=4, thread_name_prefix="committing")
+        try:
+            for directory in (self._files, self._aliases, self._partials, self._damaged):
+                directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+            if not os.access(self._partials, os.W_OK):
+                self.problem = f"The cache directory {root} cannot be written; teepi serves what it holds."
+        except OSError as error:
+            self.problem = f"The cache directory {root} cannot be written ({error.strerror}); nothing new is cached."
+
+    @property
+    def catalog_path(self) -> Path:
+        """Where the catalogue lives."""
+        return self.root / "catalog.sqlite3"
+
+    @property
+    def pages_path(self) -> Path:
+        """Where upstream's pages are kept."""
+        return self._layout / "pages"
+
+    # -- one process ---------------------------------------------------------------------------------
+
+    def lock(self, wait_seconds: float = _LOCK_WAIT_SECONDS) -> None:
+        """Make this the only process on the directory, waiting for another one to leave.
+
+        Raises :class:`StoreError` when it does not. A directory that cannot be written needs no lock.
+        """
+        path = self.root / "lock"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError:
+            return
+        deadline = time.monotonic() + wait_seconds
+        said = False
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
+                    os.close(fd)  # a file system without locks
+                    log.warning("The cache directory %s cannot be locked: %s.", self.root, error.strerror)
+                    return
+                if time.monotonic() >= deadline:
+                    os.close(fd)
+                    msg = (
+                        f"Another teepi uses the cache directory {self.root}: stop it, or give this one "
+                        "a directory of its own with --cache-dir."
+                    )
+                    raise StoreError(msg) from None
+                if not said:
+                    log.warning("Another teepi uses %s; waiting up to %.0f s for it to leave.", path, wait_seconds)
+                    said = True
+                time.sleep(_LOCK_POLL_SECONDS)
+            else:
+                self._lock_fd = fd
+                return
+
+    def close(self) -> None:
+        """End the threads and give up the lock."""
+        self.landing.shutdown()
+        self.committing.shutdown()
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    # -- cached files --------------------------------------------------------------------------------
+
+    def _path(self, sha256: str) -> Path:
+        return self._files / sha256[:2] / sha256
+
+    def _alias_path(self, key: FileKey) -> Path:
+        name = key.value.removeprefix("url:")
+        return self._aliases / name[:2] / f"{name}.json"
+
+    def open_cached(self, key: FileKey, size: int | None = None) -> CachedFile | None:
+        """Open the committed file of ``key``, or return None. ``size`` in bytes is checked when given.
+
+        A file of the wrong size or kind is set aside, so that it is fetched anew. Opening is the look-up
+        (some microseconds) and may run on the event loop.
+        """
+        sha256, etag = key.sha256, None
+        if sha256 is None:
+            try:
+                alias = json.loads(self._alias_path(key).read_bytes())
+                sha256, etag, size = alias["sha256"], alias.get("etag"), alias["size"]
+            except (OSError, ValueError, KeyError, TypeError):
+                return None
+        path = self._path(str(sha256))
+        try:
+            # O_NONBLOCK: a FIFO put there by somebody must not hang the open.
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE}:
+                raise
+            self.set_aside(str(sha256), error.strerror or "unreadable")
+            return None
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or (size is not None and status.st_size != size):
+            os.close(fd)
+            self.set_aside(str(sha256), "wrong kind" if not stat.S_ISREG(status.st_mode) else "wrong size")
+            return None
+        return CachedFile(Descriptor(fd), status, str(sha256), etag)
+
+    def set_aside(self, sha256: str, reason: str) -> None:
+        """Move what stands under the name ``sha256`` out of the way, so that the file is fetched anew."""
+        log.warning("The cached file %s is damaged (%s); it is set aside and fetched anew.", sha256, reason)
+        with contextlib.suppress(OSError):
+            self._path(sha256).rename(self._damaged / f"{sha256}.{time.time_ns()}")
+
+    def cached_files(self) -> Iterator[tuple[str, int]]:
+        """Yield (sha256, bytes) of every committed file, for rebuilding the catalogue."""
+        with contextlib.suppress(OSError), os.scandir(self._files) as shelves:
+            for shelf in shelves:
+                with contextlib.suppress(OSError), os.scandir(shelf.path) as entries:
+                    for entry in entries:
+                        with contextlib.suppress(OSError):
+                            if entry.is_file(follow_symlinks=False):
+                                yield entry.name, entry.stat(follow_symlinks=False).st_size
+
+    # -- partial, then commit ------------------------------------------------------------------------
+
+    def resume(self, key: FileKey, digest: str | None) -> tuple[Partial, PartialNotes] | None:
+        """Open the partial that an earlier fetch of ``key`` left, with its notes; None when none is usable.
+
+        ``digest`` is ``algorithm=hex`` as the index gives it now; a partial of another one is dropped.
+        """
+        return Partial.reopen(self._partials / key.slug, digest, self._boot_id)
+
+    def begin(self, key: FileKey, notes: PartialNotes) -> Partial:
+        """Begin a partial for ``key`` on a new inode. Raises OSError when the disk does not take it."""
+        return Partial.create(self._partials / key.slug, notes, self._boot_id)
+
+    def commit(self, key: FileKey, partial: Partial, sha256: str, *, last_modified: str | None) -> None:
+        """Make the whole, verified ``partial`` a file of the cache, in the order that survives a power cut.
+
+        fdatasync, rename, fsync of the directory. Raises OSError: then nothing is committed, and the
+        descriptor must not be synced again (a second fsync would claim success).
+        """
+        fd = partial.descriptor.fd
+        path = self._path(sha256)
+        new_shelf = not path.parent.exists()
+        path.parent.mkdir(exist_ok=True)
+        os.fchmod(fd, 0o444)
+        if (seconds := _seconds(last_modified)) is not None:
+            os.utime(fd, (seconds, seconds))
+        sync(fd)
+        if path.is_dir() and not path.is_symlink():
+            self.set_aside(sha256, "a directory")
+        partial.path.rename(path)
+        sync_directory(path.parent)
+        if new_shelf:
+            sync_directory(self._files)
+        partial.forget_notes()
+        if key.sha256 is None:
+            head = partial.notes
+            alias = {"key": key.value, "sha256": sha256, "size": partial.length, "etag": head.etag, "url": head.url}
+            target = self._alias_path(key)
+            target.parent.mkdir(exist_ok=True)
+            replace_file(target, json.dumps(alias).encode())
+
+    def remove_old_partials(self, max_age_days: float) -> int:
+        """Delete partials that no one touched for ``max_age_days``; return how many."""
+        oldest = time.time() - max_age_days * _DAY_SECONDS
+        removed = 0
+        with contextlib.suppress(OSError), os.scandir(self._partials) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                        os.unlink(entry.path)  # noqa: PTH108 - an entry of scandir
+                        removed += 1
+        return removed
+
+
+def _seconds(http_date: str | None) -> float | None:
+    if http_date is None:
+        return None
+    try:
+        return parsedate_to_datetime(http_date).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,103 @@
+"""Upstream's index pages on disk, as received, each behind one line of JSON that says what and whence it is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final
+
+import aiofiles
+
+from teepi.store.disk import replace_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Executor
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_PROJECT: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_INDEX: Final = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPage:
+    """A page as upstream sent it (content coding removed)."""
+
+    index: str
+    project: str
+    url: str
+    """Where it came from in the end, the base of its relative links."""
+    content_type: str
+    etag: str | None
+    last_modified: str | None
+    fetched_at: float
+    """Wall-clock seconds of the last answer, 304 included."""
+    body: bytes
+
+
+class PageStore:
+    """The pages of all indexes, one file each."""
+
+    def __init__(self, root: Path, executor: Executor) -> None:
+        """Keep pages below ``root``; writes block in ``executor``."""
+        self._root = root
+        self._executor = executor
+
+    def _path(self, index: str, project: str) -> Path:
+        if not _PROJECT.fullmatch(project) or not _INDEX.fullmatch(index):
+            msg = f"not a normalised project of an index: {index!r} {project!r}"
+            raise ValueError(msg)
+        return self._root / index.replace("/", "+") / project[:2] / f"{project}.page"
+
+    async def load(self, index: str, project: str) -> StoredPage | None:
+        """Return the stored page; None when there is none, or it is damaged."""
+        try:
+            async with aiofiles.open(self._path(index, project), "rb") as file:
+                data = await file.read()
+        except OSError:
+            return None
+        return _decode(data)
+
+    async def save(self, page: StoredPage) -> None:
+        """Write ``page``. Raises OSError; the page stored before stays then."""
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._write, page)
+
+    def _write(self, page: StoredPage) -> None:
+        path = self._path(page.index, page.project)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, _encode(page))
+
+    def walk(self) -> Iterator[StoredPage]:
+        """Yield every stored page (blocking), for rebuilding the catalogue."""
+        with contextlib.suppress(OSError):
+            for path in self._root.glob("*/*/*.page"):
+                with contextlib.suppress(OSError):
+                    page = _decode(path.read_bytes())
+                    if page is not None:
+                        yield page
+
+
+def _encode(page: StoredPage) -> bytes:
+    head = asdict(page)
+    del head["body"]
+    head["sha256"] = hashlib.sha256(page.body).hexdigest()
+    return json.dumps(head).encode() + b"\n" + page.body
+
+
+def _decode(data: bytes) -> StoredPage | None:
+    line, _, body = data.partition(b"\n")
+    try:
+        head = json.loads(line)
+        if head.pop("sha256") != hashlib.sha256(body).hexdigest():
+            log.warning("The stored page of %s in %s is damaged; it is fetched anew.", head["project"], head["index"])
+            return None
+        return StoredPage(body=body, **head)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

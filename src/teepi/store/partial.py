@@ -1,0 +1,175 @@
+"""A file that is landing: an exclusive partial with notes that let a later process resume it.
+
+Only ``store.files`` makes these. The notes ("sidecar") are renamed into place before the first
+byte; the boot id tells a crash of the process (the page cache survives) from a power cut (holes are possible).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import stat
+import subprocess
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from teepi.descriptor import Descriptor
+from teepi.store.disk import replace_file, sync, write_all
+
+_NOTES_VERSION: Final = 1
+_HASH_STEP_BYTES: Final = 1 << 20
+
+
+def boot_id() -> str | None:
+    """Return what names this boot of the machine, None where the system has no such thing."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # macOS
+        done = subprocess.run(
+            ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, check=True, timeout=2, text=True
+        )
+        return done.stdout.strip() or None
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class PartialNotes:
+    """What must be known to resume: stored as JSON beside the partial."""
+
+    url: str
+    digest: str | None
+    """``algorithm=hex``, the digest that decides."""
+    total: int | None
+    etag: str | None
+    last_modified: str | None
+    immutable: bool = False
+    boot_id: str | None = None
+    synced_bytes: int = 0
+    """Bytes that a clean stop has synced: good even after a power cut."""
+
+
+class Partial:
+    """An open partial; its methods block and raise OSError. Drop :attr:`descriptor` when done."""
+
+    def __init__(self, path: Path, fd: int, length: int, notes: PartialNotes) -> None:
+        """Own ``fd``, of which the first ``length`` bytes are good."""
+        self.path = path
+        self.descriptor = Descriptor(fd)
+        self.length = length
+        self.notes = notes
+
+    @classmethod
+    def create(cls, path: Path, notes: PartialNotes, boot: str | None) -> Partial:
+        """Begin anew on a new inode: slow readers may still read the one of a failed fetch."""
+        _remove(path)
+        notes = replace(notes, boot_id=boot, synced_bytes=0)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            replace_file(_notes_path(path), _encode(notes), durable=False)
+        except OSError:
+            os.close(fd)
+            _remove(path)
+            raise
+        return cls(path, fd, 0, notes)
+
+    @classmethod
+    def reopen(cls, path: Path, digest: str | None, boot: str | None) -> tuple[Partial, PartialNotes] | None:
+        """Open what an earlier fetch left. None, and nothing left behind, when it cannot be trusted."""
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            status = os.fstat(fd)
+            notes = _decode(_notes_path(path).read_bytes())
+            length = status.st_size if boot is not None and notes.boot_id == boot else notes.synced_bytes
+            if (
+                not stat.S_ISREG(status.st_mode)
+                or notes.digest != digest
+                or not 0 < length <= status.st_size
+                or (notes.total is not None and length > notes.total)
+            ):
+                raise ValueError  # noqa: TRY301 - one undo path
+            if length < status.st_size:
+                os.ftruncate(fd, length)
+            if notes.boot_id != boot or notes.synced_bytes:
+                # New bytes follow that this boot's page cache holds; what was synced stays so.
+                notes = replace(notes, boot_id=boot)
+                replace_file(_notes_path(path), _encode(notes), durable=False)
+        except BlockingIOError:
+            os.close(fd)  # another process leads this partial
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                _remove(path)
+            return None
+        return cls(path, fd, length, notes), notes
+
+    def append(self, data: bytes) -> None:
+        """Write ``data`` at the end. After an error the length is what it was before."""
+        write_all(self.descriptor.fd, data, self.length)
+        self.length += len(data)
+
+    def hash_into(self, *hashers: object) -> None:
+        """Feed the good bytes to ``hashers`` (objects with ``update``)."""
+        offset = 0
+        while offset < self.length:
+            data = os.pread(self.descriptor.fd, min(_HASH_STEP_BYTES, self.length - offset), offset)
+            if not data:
+                msg = f"{self.path.name} is shorter than it was"
+                raise OSError(msg)
+            for hasher in hashers:
+                hasher.update(data)  # type: ignore[attr-defined]
+            offset += len(data)
+
+    def keep(self) -> None:
+        """Sync for a clean stop, so that even after a power cut a later process resumes."""
+        sync(self.descriptor.fd)
+        self.notes = replace(self.notes, synced_bytes=self.length)
+        replace_file(_notes_path(self.path), _encode(self.notes))
+
+    def discard(self) -> None:
+        """Remove the names; whoever holds the descriptor reads on."""
+        with contextlib.suppress(OSError):
+            _remove(self.path)
+
+    def forget_notes(self) -> None:
+        """Remove the notes after commit."""
+        with contextlib.suppress(OSError):
+            _notes_path(self.path).unlink()
+
+
+def _notes_path(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    _notes_path(path).unlink(missing_ok=True)
+
+
+def _encode(notes: PartialNotes) -> bytes:
+    return json.dumps({"version": _NOTES_VERSION, **asdict(notes)}).encode()
+
+
+def _decode(data: bytes) -> PartialNotes:
+    values = json.loads(data)
+    if values.pop("version") != _NOTES_VERSION:
+        raise ValueError
+    notes = PartialNotes(**values)
+    for value, kind in (
+        (notes.url, str),
+        (notes.digest, str | None),
+        (notes.total, int | None),
+        (notes.etag, str | None),
+        (notes.synced_bytes, int),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError
+    return notes

@@ -1,0 +1,42 @@
+"""Scopes that outlive the client who caused a task: nobody spawns loose tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class TaskScope:
+    """Tasks that end with this scope. A task that fails is logged once and harms no other."""
+
+    def __init__(self) -> None:
+        """Begin empty and open."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        """Run ``work`` in this scope and return its task."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s failed: %r", task.get_name(), error, exc_info=error)
+
+    async def aclose(self) -> None:
+        """Cancel what still runs and wait until it has ended (each may need a moment to keep its work)."""
+        while self._tasks:
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)

@@ -1,0 +1,410 @@
+"""Runs the fetch of one file: pumps a source into a partial, hashes, resumes, watches the rate, ends it.
+
+It reports to a :class:`~teepi.download.Download` and leaves serving to others. Where no file can be written the
+download goes on over a memory ring: nobody's request fails because caching does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import random
+from dataclasses import replace
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Final
+
+from teepi.errors import Interrupted, Mismatch, NotFound, StoreError, TeepiError, UpstreamError
+from teepi.source import SourceHead
+from teepi.store import PartialNotes
+from teepi.watchdog import WatchedStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Executor
+
+    from teepi.download import Download
+    from teepi.limits import Limits
+    from teepi.metrics import Metrics
+    from teepi.model import Digest, FileRecord
+    from teepi.source import Source, SourceStream
+    from teepi.store import Partial, Store
+
+log = logging.getLogger(__name__)
+
+_RANGE_REFUSED: Final = 416
+
+
+class Transfer:
+    """One fetch. :meth:`run` ends the download whatever happens."""
+
+    def __init__(
+        self,
+        download: Download,
+        record: FileRecord,
+        sources: Sequence[Source],
+        store: Store,
+        limits: Limits,
+        metrics: Metrics,
+    ) -> None:
+        """Fetch ``record`` from ``sources``, tried in turn; the first is upstream's own URL."""
+        self.download = download
+        self.record = record
+        self.sha256: str | None = None
+        """Of the whole file, once it is committed."""
+        self._sources = sources
+        self._store = store
+        self._limits = limits
+        self._metrics = metrics
+        self._partial: Partial | None = None
+        self._committing: asyncio.Future[Any] | None = None
+        self._restart_hashes()
+
+    @property
+    def _name(self) -> str:
+        return self._sources[0].name
+
+    @property
+    def _digest(self) -> Digest | None:
+        return self.record.digest
+
+    @property
+    def _digest_text(self) -> str | None:
+        return None if self._digest is None else f"{self._digest.algorithm}={self._digest.hex}"
+
+    def _restart_hashes(self) -> None:
+        self._sha256 = hashlib.sha256()
+        digest = self._digest
+        self._deciding: Any  # hashlib's objects have no public type
+        if digest is None:
+            self._deciding = None
+        elif digest.algorithm == "sha256":
+            self._deciding = self._sha256
+        else:
+            self._deciding = hashlib.new(digest.algorithm, usedforsecurity=False)
+
+    @property
+    def _hashers(self) -> list[Any]:
+        return [self._sha256] if self._deciding in (None, self._sha256) else [self._sha256, self._deciding]
+
+    async def run(self, ended: Callable[[Transfer, TeepiError | None], None]) -> None:
+        """Fetch, verify, commit. ``ended`` is called in the same step in which the download ends.
+
+        Errors end the download and are raised no further, except cancellation.
+        """
+        task = asyncio.current_task()
+        self.download.abandoned = None if task is None else task.cancel
+        error: TeepiError | None = None
+        interrupted = True
+        try:
+            await self._fetch()
+            await self._commit()
+        except asyncio.CancelledError:
+            await self._keep()
+            self._end(ended, Interrupted("The transfer was stopped; try again."), interrupted=True)
+            raise
+        except StoreError as caught:
+            self._metrics.uncached += 1
+            error = caught
+        except Mismatch as caught:
+            self._metrics.mismatches += 1
+            error, interrupted = caught, False
+            log.warning("%s", caught)
+            await self._discard()
+        except (UpstreamError, NotFound) as caught:
+            self._metrics.interrupted += 1
+            error = caught
+            log.warning("%s was not fetched: %s", self.record.filename, caught)
+        except Exception as caught:  # a defect of ours must not leave readers hanging
+            log.exception("The transfer of %s failed.", self.record.filename)
+            error, interrupted = Interrupted(f"The transfer failed inside teepi: {caught!r}."), False
+            await self._discard()
+        self._end(ended, error, interrupted=interrupted)
+
+    def _end(
+        self, ended: Callable[[Transfer, TeepiError | None], None], error: TeepiError | None, *, interrupted: bool
+    ) -> None:
+        ended(self, error)
+        if error is None:
+            self.download.completed()
+        else:
+            self.download.failed(error, interrupted=interrupted)
+        self.download.abandoned = None
+        if self._partial is not None:
+            self._partial.descriptor.drop()
+
+    # -- fetch ---------------------------------------------------------------------------------------
+
+    async def _fetch(self) -> None:
+        prefix = await self._reopen()
+        if prefix is not None:
+            partial, notes = prefix
+            if partial.length == notes.total and self._right(partial.length):
+                self._begin_streaming(_head_of(notes), partial)
+                self._finish()
+                return
+        if await self._first_stream():
+            return
+        await self._resume_until_whole()
+
+    async def _first_stream(self) -> bool:
+        """Open and pump the first answer; return whether it brought the whole file."""
+        prefix = self._partial
+        offset = 0 if prefix is None else prefix.length
+        if_range = None if prefix is None or self._digest is not None else prefix.notes.etag
+        try:
+            async with self._sources[0].open(offset, if_range=if_range) as stream:
+                head = stream.head
+                if prefix is not None and head.start == 0:
+                    await self._drop_prefix()  # the range was ignored; nobody has seen a byte yet
+                    prefix = None
+                if prefix is None or head.total in (None, prefix.notes.total):
+                    await self._begin(head)
+                    return await self._pump_to_end(stream)
+        except Mismatch:
+            raise
+        except UpstreamError as error:
+            if self.download.head is not None and isinstance(error, Interrupted):
+                log.info("%s", error)
+                return False
+            if not offset or error.upstream_status != _RANGE_REFUSED:
+                raise
+        # Upstream has another file than the one that the prefix belongs to.
+        await self._drop_prefix()
+        return await self._first_stream()
+
+    async def _reopen(self) -> tuple[Partial, PartialNotes] | None:
+        """Take up what an earlier fetch left, its bytes hashed again."""
+        found: tuple[Partial, PartialNotes] | None = await self._in(
+            self._store.landing, self._store.resume, self.record.key, self._digest_text
+        )
+        if found is None:
+            return None
+        self._partial, notes = found
+        if self._digest is None and notes.etag is None:
+            await self._drop_prefix()
+            return None
+        try:
+            await self._in(self._store.landing, self._partial.hash_into, *self._hashers)
+        except OSError as error:
+            log.warning("The partial of %s cannot be read: %s.", self.record.filename, error)
+            await self._drop_prefix()
+            return None
+        return found
+
+    async def _drop_prefix(self) -> None:
+        partial, self._partial = self._partial, None
+        if partial is not None:
+            await self._in(self._store.landing, partial.discard)
+            partial.descriptor.drop()
+        self._restart_hashes()
+
+    async def _begin(self, head: SourceHead) -> None:
+        """Upstream has answered for the first time: decide where the bytes go."""
+        if self._partial is not None:
+            self._metrics.resumes += 1
+            log.info("%s goes on at %d bytes.", self.record.filename, head.start)
+            self._begin_streaming(_head_of(self._partial.notes), self._partial)
+            return
+        if self._digest is None and self.record.size is not None and head.total not in (None, self.record.size):
+            msg = (
+                f"Upstream's {self.record.filename} has {head.total} bytes, but its index page says "
+                f"{self.record.size}; it is not passed on."
+            )
+            raise Mismatch(msg)
+        # One Last-Modified for all answers, also where upstream has none: the time of this fetch.
+        head = replace(head, last_modified=head.last_modified or formatdate(usegmt=True))
+        notes = PartialNotes(
+            url=self.record.url,
+            digest=self._digest_text,
+            total=head.total,
+            etag=head.etag,
+            last_modified=head.last_modified,
+            immutable=head.immutable,
+        )
+        try:
+            self._partial = await self._in(self._store.landing, self._store.begin, self.record.key, notes)
+        except OSError as error:
+            log.warning("%s is passed through uncached: %s.", self.record.filename, error)
+        self._begin_streaming(head, self._partial)
+
+    def _begin_streaming(self, head: SourceHead, partial: Partial | None) -> None:
+        self.download.started(
+            head,
+            file=None if partial is None else partial.descriptor,
+            arrived=0 if partial is None else partial.length,
+            ring_bytes=self._limits.ring_bytes,
+        )
+
+    # -- pump ----------------------------------------------------------------------------------------
+
+    async def _pump_to_end(self, stream: SourceStream) -> bool:
+        """Land what the stream brings. Returns whether the file is whole; raises when the stream breaks."""
+        total = self.download.total
+        watched = WatchedStream(stream, self._name, self._limits)
+        while data := await watched.read():
+            if total is not None and self.download.arrived + len(data) > total:
+                msg = f"Upstream sent more of {self.record.filename} than it announced."
+                raise Mismatch(msg)
+            if not await self._land(data):
+                watched.restart()
+        if total is not None and self.download.arrived < total:
+            msg = f"{self._name} ended after {self.download.arrived} of {total} bytes."
+            raise Interrupted(msg)
+        self._finish()
+        return True
+
+    async def _land(self, data: bytes) -> bool:
+        """Write and hash in one hop to a thread, then show it. Returns False when it waited for readers."""
+        partial = self._partial
+        if partial is not None and self.download.ring is None:
+            try:
+                await self._in(self._store.landing, self._write_and_hash, partial, data)
+            except OSError as error:
+                log.warning("%s goes on uncached: %s.", self.record.filename, error)
+                self.download.leave_file(self._limits.ring_bytes)
+                await self._in(self._store.landing, partial.discard)
+            else:
+                self.download.extended(len(data))
+                return True
+        for hasher in self._hashers:
+            hasher.update(data)
+        await self.download.append(data)
+        return False
+
+    def _write_and_hash(self, partial: Partial, data: bytes) -> None:
+        partial.append(data)
+        for hasher in self._hashers:
+            hasher.update(data)
+
+    # -- resume --------------------------------------------------------------------------------------
+
+    async def _resume_until_whole(self) -> None:
+        """Take the file up where it broke, with the tries that ``limits`` gives."""
+        limits, download = self._limits, self.download
+        etag = None if download.head is None else download.head.etag
+        if self._digest is None and etag is None:
+            msg = f"{self.record.filename} broke off, and neither a digest nor an ETag would tell a right rest."
+            raise Interrupted(msg)
+        tries, credited = 0, download.arrived
+        while True:
+            if download.arrived - credited >= limits.resume_credit_bytes:
+                tries, credited = 0, download.arrived
+            if tries >= len(limits.resume_waits_seconds):
+                msg = f"{self.record.filename} broke off and could not be resumed in {tries} tries."
+                raise Interrupted(msg)
+            wait = limits.resume_waits_seconds[tries] * (1 + limits.resume_jitter * random.random())  # noqa: S311
+            source = self._sources[tries % len(self._sources)]
+            tries += 1
+            await asyncio.sleep(wait)
+            try:
+                if await self._resume(source, None if self._digest is not None else etag):
+                    return
+            except Interrupted as error:
+                log.info("%s", error)
+
+    async def _resume(self, source: Source, if_range: str | None) -> bool:
+        download = self.download
+        offset = download.arrived
+        self._metrics.resumes += 1
+        async with source.open(offset, if_range=if_range, resuming=True) as stream:
+            head = stream.head
+            if head.total != download.total and download.total is not None:
+                msg = f"Upstream's {self.record.filename} has another size than before."
+                raise Interrupted(msg)
+            if head.start == offset:
+                log.info("%s goes on at %d bytes.", self.record.filename, offset)
+                return await self._pump_to_end(stream)
+            if self._digest is None and offset:
+                msg = f"Upstream's {self.record.filename} changed in mid-file."
+                raise Mismatch(msg)
+            return await self._pump_to_end(await self._skip(stream, offset))
+
+    async def _skip(self, stream: SourceStream, offset: int) -> SourceStream:
+        """Upstream ignored the range: read ``offset`` bytes and require them to be those that are here."""
+        seen = hashlib.sha256()
+        left = offset
+        watched = WatchedStream(stream, self._name, self._limits)
+        while data := await watched.read():
+            await self._in(self._store.landing, seen.update, data[:left])
+            if len(data) >= left:
+                if seen.digest() != self._sha256.digest():
+                    msg = f"Upstream's {self.record.filename} changed in mid-file."
+                    raise Mismatch(msg)
+                return _Preceded(data[left:], stream)
+            left -= len(data)
+        msg = f"{self._name} ended before the place where it broke off."
+        raise Interrupted(msg)
+
+    # -- end -----------------------------------------------------------------------------------------
+
+    def _right(self, size: int) -> bool:
+        """Whether what was hashed is what the index promised."""
+        if self._digest is None:
+            return self.record.size is None or self.record.size == size
+        return bool(self._deciding.hexdigest() == self._digest.hex)
+
+    def _finish(self) -> None:
+        """All bytes are here: release the withheld end, or raise Mismatch."""
+        if not self._right(self.download.arrived):
+            promised = self._digest_text or f"{self.record.size} bytes"
+            msg = f"The bytes of {self.record.filename} are not those that its index page promises ({promised})."
+            raise Mismatch(msg)
+        self.download.verified()
+
+    async def _commit(self) -> None:
+        partial, head = self._partial, self.download.head
+        if partial is None or self.download.ring is not None or head is None:
+            msg = f"{self.record.filename} was passed through uncached."
+            raise StoreError(msg)
+        sha256 = self._sha256.hexdigest()
+        self._committing = self._in(
+            self._store.committing,
+            lambda: self._store.commit(self.record.key, partial, sha256, last_modified=head.last_modified),
+        )
+        try:
+            await asyncio.shield(self._committing)
+        except OSError as error:
+            log.error("%s was served but not committed: %s.", self.record.filename, error)  # noqa: TRY400
+            await self._discard()
+            msg = f"{self.record.filename} could not be committed: {error}."
+            raise StoreError(msg) from error
+        self.sha256 = sha256
+        self._metrics.committed += 1
+        if self._digest is None:
+            self._metrics.unverified += 1
+
+    async def _discard(self) -> None:
+        if self._partial is not None:
+            await self._in(self._store.landing, self._partial.discard)
+
+    async def _keep(self) -> None:
+        """Let a commit end, else sync the partial for the next process."""
+        if self._committing is not None:
+            await asyncio.wait({self._committing})
+        elif self._partial is not None and self.download.ring is None:
+            with contextlib.suppress(OSError):
+                await asyncio.shield(self._in(self._store.committing, self._partial.keep))
+
+    @staticmethod
+    def _in(executor: Executor, work: Callable[..., Any], *arguments: object) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().run_in_executor(executor, work, *arguments)
+
+
+class _Preceded:
+    """A stream with bytes put back in front."""
+
+    def __init__(self, first: bytes, stream: SourceStream) -> None:
+        self.head = stream.head
+        self._first = first
+        self._stream = stream
+
+    async def read(self) -> bytes:
+        """See :class:`~teepi.source.SourceStream`."""
+        first, self._first = self._first, b""
+        return first or await self._stream.read()
+
+
+def _head_of(notes: PartialNotes) -> SourceHead:
+    return SourceHead(0, notes.total, notes.etag, notes.last_modified, notes.immutable)

@@ -1,0 +1,310 @@
+"""The only HTTP client: index pages, files, ranges and the project list of an upstream.
+
+It turns every way in which a request can fail into an error of ``errors``. What is asked, cached or retried is
+decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+from yarl import URL
+
+from teepi import __version__
+from teepi.errors import BadPage, Interrupted, NotFound, RangeNotSatisfiable, UpstreamError
+from teepi.http_semantics import parse_content_range, strong_etag
+from teepi.source import SourceHead
+from teepi.watchdog import WatchedStream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from teepi.limits import Limits
+    from teepi.metrics import Metrics
+    from teepi.source import SourceStream
+
+# JSON is always asked for; HTML is parsed only where that is all an upstream has.
+PAGE_ACCEPT: Final = (
+    "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1, */*;q=0.01"
+)
+_OK: Final = 200
+_PARTIAL: Final = 206
+_NOT_MODIFIED: Final = 304
+_NOT_FOUND: Final = (404, 410)
+_RANGE_REFUSED: Final = 416
+_WORTH_ANOTHER_TRY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_READ_BYTES: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamPage:
+    """Upstream's answer for a project page."""
+
+    url: str
+    """After redirects: the base of relative links."""
+    content_type: str
+    etag: str | None
+    last_modified: str | None
+    body: bytes | None
+    """None when upstream said 304 Not Modified."""
+
+
+def shown(url: str) -> str:
+    """Return ``url`` as it may be shown and logged: without user info and query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+class Upstream:
+    """HTTP towards all upstreams of this process. Create it on the running event loop."""
+
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        """Open no connection yet."""
+        self._limits = limits
+        self._metrics = metrics
+        # Files have connections of their own: a page must not queue behind large files.
+        self._files = self._session(per_host=200)
+        self._small = self._session(per_host=64)
+
+    @staticmethod
+    def _session(per_host: int) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=per_host, ttl_dns_cache=300, keepalive_timeout=60),
+            headers={"User-Agent": f"teepi/{__version__}"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=True,  # HTTP(S)_PROXY and NO_PROXY
+            max_line_size=16384,
+            max_field_size=16384,
+            # A transfer's own clock decides (limits); aiohttp's default of 300 s in total kills large files.
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._files.close()
+        await self._small.close()
+
+    @asynccontextmanager
+    async def _get(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        method: str = "GET",
+        decompress: bool = False,
+        resuming: bool = False,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        limits = self._limits
+        connect = limits.resume_connect_seconds if resuming else limits.connect_seconds
+        first_byte = limits.resume_first_byte_seconds if resuming else limits.first_byte_seconds
+        self._metrics.upstream_requests += 1
+        request = session.request(
+            method,
+            URL(url, encoded=True),
+            headers=headers,
+            auto_decompress=decompress,
+            max_redirects=10,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=first_byte),
+        )
+        try:
+            async with asyncio.timeout(connect + first_byte):  # name resolution has no limit of its own
+                response = await request
+        except TimeoutError as error:
+            msg = f"{shown(url)} did not answer in time."
+            raise Interrupted(msg) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            msg = f"{shown(url)} cannot be reached: {_reason(error)}."
+            raise Interrupted(msg) from error
+        try:
+            yield response
+        finally:
+            # A body read to its end has given its connection back already; anything else must not be reused.
+            response.close()
+
+    @staticmethod
+    def _refuse(url: str, status: int) -> UpstreamError | NotFound:
+        if status in _NOT_FOUND:
+            return NotFound(f"Upstream has no {shown(url)} (it answered {status}).")
+        msg = f"Upstream answered {status} for {shown(url)}."
+        if status in _WORTH_ANOTHER_TRY:
+            return Interrupted(msg, status)
+        return UpstreamError(msg, status)
+
+    async def page(self, url: str, *, etag: str | None = None, last_modified: str | None = None) -> UpstreamPage:
+        """Fetch a project page, conditionally when validators are given (RFC 9110, 13).
+
+        Raises :class:`NotFound` for 404 and 410, :class:`UpstreamError` for anything else that is no page.
+        """
+        headers = {"Accept": PAGE_ACCEPT}
+        if etag is not None:
+            headers["If-None-Match"] = etag
+        if last_modified is not None:
+            headers["If-Modified-Since"] = last_modified
+        async with self._get(self._small, url, headers, decompress=True) as response:
+            conditional = etag is not None or last_modified is not None
+            if response.status != _OK and not (response.status == _NOT_MODIFIED and conditional):
+                raise self._refuse(url, response.status)
+            body = None if response.status == _NOT_MODIFIED else await self._whole(response, url)
+            return UpstreamPage(
+                url=str(response.url),
+                content_type=response.headers.get("Content-Type", ""),
+                etag=response.headers.get("ETag"),
+                last_modified=response.headers.get("Last-Modified"),
+                body=body,
+            )
+
+    async def _whole(self, response: aiohttp.ClientResponse, url: str) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        async for part in self._chunks(response, url):
+            parts.append(part)
+            size += len(part)
+            if size > self._limits.page_bytes:
+                msg = f"The page {shown(url)} is larger than {self._limits.page_bytes} bytes and is refused."
+                raise BadPage(msg)
+        return b"".join(parts)
+
+    @asynccontextmanager
+    async def project_list(self, url: str, accept: str) -> AsyncIterator[tuple[str, AsyncIterator[bytes]]]:
+        """Open upstream's project list as it is: its Content-Type and body. Raises :class:`UpstreamError`."""
+        async with self._get(self._small, url, {"Accept": accept}, decompress=True) as response:
+            if response.status != _OK:
+                raise self._refuse(url, response.status)
+            yield response.headers.get("Content-Type", "text/html"), self._chunks(response, url)
+
+    async def _chunks(self, response: aiohttp.ClientResponse, url: str) -> AsyncIterator[bytes]:
+        stream = _Stream(response, url, SourceHead(0, None), self._metrics)
+        watched = WatchedStream(stream, shown(url), self._limits)
+        while part := await watched.read():
+            yield part
+
+    async def head(self, url: str) -> SourceHead:
+        """Ask what a file is like without its bytes. Raises as :meth:`page` does."""
+        async with self._get(self._small, url, {"Accept-Encoding": "identity"}, method="HEAD") as response:
+            if response.status != _OK:
+                raise self._refuse(url, response.status)
+            return _whole_head(response)
+
+    @asynccontextmanager
+    async def range(self, url: str, header: str) -> AsyncIterator[tuple[int, int, int | None, _Stream] | None]:
+        """Ask for one range of a file by itself (``header`` is the Range field's value).
+
+        Yields (start, stop, total, stream), or None when upstream ignored the range. Raises
+        :class:`RangeNotSatisfiable` when it lies past the end.
+        """
+        headers = {"Accept-Encoding": "identity", "Range": header}
+        async with self._get(self._small, url, headers) as response:
+            if response.status == _OK:
+                yield None
+                return
+            if response.status != _PARTIAL:
+                size = response.headers.get("Content-Range", "").removeprefix("bytes */")
+                if response.status == _RANGE_REFUSED and size.isascii() and size.isdigit():
+                    raise RangeNotSatisfiable(int(size))
+                raise self._refuse(url, response.status)
+            parsed = parse_content_range(response.headers.get("Content-Range"))
+            if parsed is None:
+                msg = f"Upstream answered {shown(url)} with an unusable Content-Range."
+                raise Interrupted(msg)
+            start, stop, total = parsed
+            yield start, stop, total, _Stream(response, url, SourceHead(start, total), self._metrics)
+
+    def source(self, url: str) -> UpstreamSource:
+        """Return the :class:`~teepi.source.Source` of the file at ``url``."""
+        return UpstreamSource(self, url)
+
+    @asynccontextmanager
+    async def open(
+        self, url: str, offset: int, *, if_range: str | None = None, resuming: bool = False
+    ) -> AsyncIterator[_Stream]:
+        """See :meth:`teepi.source.Source.open`."""
+        headers = {"Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+            if if_range is not None:
+                headers["If-Range"] = if_range
+        async with self._get(self._files, url, headers, resuming=resuming) as response:
+            if response.status == _OK:
+                head = _whole_head(response)
+            elif response.status == _PARTIAL and offset:
+                head = _partial_head(response, url, offset)
+            elif response.status == _PARTIAL:
+                msg = f"Upstream answered a part of {shown(url)} although the whole was asked for."
+                raise Interrupted(msg)
+            else:
+                raise self._refuse(url, response.status)
+            yield _Stream(response, url, head, self._metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSource:
+    """A file at its upstream URL."""
+
+    upstream: Upstream
+    url: str
+
+    @property
+    def name(self) -> str:
+        """The URL as it may be shown."""
+        return shown(self.url)
+
+    def open(
+        self, offset: int, *, if_range: str | None = None, resuming: bool = False
+    ) -> AbstractAsyncContextManager[SourceStream]:
+        """See :meth:`teepi.source.Source.open`."""
+        return self.upstream.open(self.url, offset, if_range=if_range, resuming=resuming)
+
+
+class _Stream:
+    """The body of an upstream answer."""
+
+    __slots__ = ("_metrics", "_response", "_url", "head")
+
+    def __init__(self, response: aiohttp.ClientResponse, url: str, head: SourceHead, metrics: Metrics) -> None:
+        self._response = response
+        self._url = url
+        self._metrics = metrics
+        self.head = head
+
+    async def read(self) -> bytes:
+        """See :meth:`teepi.source.SourceStream.read`."""
+        try:
+            data = await self._response.content.readany()
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
+            msg = f"{shown(self._url)} broke off: {_reason(error)}."
+            raise Interrupted(msg) from error
+        self._metrics.upstream_bytes += len(data)
+        return data
+
+
+def _whole_head(response: aiohttp.ClientResponse) -> SourceHead:
+    headers = response.headers
+    length = headers.get("Content-Length", "")
+    return SourceHead(
+        start=0,
+        total=int(length) if length.isascii() and length.isdigit() else None,
+        etag=strong_etag(headers.get("ETag")),
+        last_modified=headers.get("Last-Modified"),
+        immutable="immutable" in headers.get("Cache-Control", "").lower(),
+    )
+
+
+def _partial_head(response: aiohttp.ClientResponse, url: str, offset: int) -> SourceHead:
+    """Read a 206 (RFC 9110, 15.3.7). Only exactly ``offset`` to the end will do."""
+    parsed = parse_content_range(response.headers.get("Content-Range"))
+    if parsed is None or parsed[0] != offset or (parsed[2] is not None and parsed[1] != parsed[2]):
+        msg = f"Upstream answered another range of {shown(url)} than was asked for."
+        raise Interrupted(msg)
+    whole = _whole_head(response)
+    return SourceHead(offset, parsed[2], whole.etag, whole.last_modified, whole.immutable)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).rstrip(".") or type(error).__name__

@@ -1,0 +1,50 @@
+"""Answers that every handler uses: plain sentences, errors, redirects, conditional requests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from aiohttp import web
+
+from teepi.errors import MethodNotAllowed, RangeNotSatisfiable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiohttp.web_request import BaseRequest
+
+    from teepi.errors import TeepiError
+
+
+def plain(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Answer sentences for people."""
+    return web.Response(
+        status=status,
+        text=text if text.endswith("\n") else text + "\n",
+        headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **(headers or {})},
+    )
+
+
+def error(problem: TeepiError) -> web.Response:
+    """Turn a deliberate error into its answer: the sentence, never cached, with Retry-After where it helps."""
+    headers: dict[str, str] = {}
+    if problem.retry_after_seconds is not None:
+        headers["Retry-After"] = str(problem.retry_after_seconds)
+    if isinstance(problem, RangeNotSatisfiable):
+        headers["Content-Range"] = f"bytes */{problem.size}"  # RFC 9110, 15.5.17
+    if isinstance(problem, MethodNotAllowed):
+        headers["Allow"] = "GET, HEAD"  # RFC 9110, 15.5.6
+    return plain(problem.message, problem.status, headers)
+
+
+def redirect(target: str, query: str) -> web.Response:
+    """Redirect for good to ``target`` (decoded, relative to the request's path), keeping the raw ``query``."""
+    location = quote(target) + (f"?{query}" if query else "")
+    return plain(f"Moved to {target}", 301, {"Location": location})
+
+
+def header(request: BaseRequest, name: str) -> str | None:
+    """Return a request header; several lines of it are one list (RFC 9110, 5.3)."""
+    values = request.headers.getall(name, ())
+    return ", ".join(values) if values else None

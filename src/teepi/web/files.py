@@ -1,0 +1,161 @@
+"""Handlers for files: ``+files``, ``+http``, ``+f``, ``+e`` and ``/packages/``; GET and HEAD, ranges, conditions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from teepi.files import FileFacts, Outcome
+from teepi.http_semantics import if_none_match, if_range_allows, parse_range
+from teepi.web import answers
+
+if TYPE_CHECKING:
+    from aiohttp.web_request import BaseRequest
+
+    from teepi.files import Files, Opened
+    from teepi.http_semantics import RangeRequest
+    from teepi.indexes import Indexes
+    from teepi.metrics import Metrics
+    from teepi.model import FileRecord
+    from teepi.web.send import Senders
+
+_IMMUTABLE: Final = "max-age=365000000, immutable, public"
+
+
+class FileHandlers:
+    """Thin: find the record, ask ``files``, send."""
+
+    def __init__(self, indexes: Indexes, files: Files, senders: Senders, metrics: Metrics) -> None:
+        """Answer from ``files``."""
+        self._indexes = indexes
+        self._files = files
+        self._senders = senders
+        self._metrics = metrics
+
+    async def by_address(self, request: BaseRequest, index: str, address: str) -> web.StreamResponse:
+        """``/{user}/{index}/+files/{authority}/{path}``."""
+        record = await self._indexes.file(self._indexes.require(index), address)
+        return await self._answer(request, record)
+
+    async def by_digest(self, request: BaseRequest, index: str, prefix: str, filename: str) -> web.StreamResponse:
+        """Answer devpi's ``/{user}/{index}/+f/{3}/{13}/{file}``: the URL carries the digest."""
+        record = await self._indexes.file_by_digest(self._indexes.require(index), prefix.replace("/", ""), filename)
+        return await self._answer(request, record, immutable=record.key.sha256 is not None)
+
+    async def by_path(self, request: BaseRequest, path: str) -> web.StreamResponse:
+        """``/packages/{path}``: the one known URL of the default index with that path."""
+        return await self._answer(request, await self._indexes.file_by_path(path))
+
+    # -- one answer ----------------------------------------------------------------------------------
+
+    async def _answer(self, request: BaseRequest, record: FileRecord, *, immutable: bool = False) -> web.StreamResponse:
+        condition = answers.header(request, "If-None-Match")
+        if condition is not None and (etag := self._files.etag(record)) and if_none_match(condition, etag):
+            headers = _headers(record, FileFacts(None, etag, None, record.immutable), Outcome.HIT, immutable=immutable)
+            return web.Response(status=304, headers=headers)
+        if request.method == "HEAD":
+            return await self._head(request, record, immutable=immutable)
+        wanted = parse_range(answers.header(request, "Range"))
+        if_range = answers.header(request, "If-Range")
+        opened = self._files.look(record)
+        if wanted is not None and not self._files.joins(wanted, opened, record.size):
+            if opened is not None:
+                opened.close()
+                opened = None
+            # If-Range cannot be decided before upstream's validator is known: then the file is opened.
+            etag = self._files.etag(record)
+            if if_range is None or (etag is not None and if_range_allows(if_range, etag, None)):
+                passed = await self._pass(request, record, wanted)
+                if passed is not None:
+                    return passed
+                opened = self._files.look(record)  # time has passed
+        if opened is None:
+            first = wanted.first if wanted is not None and wanted.is_open else None
+            opened = self._files.open(record, position=first or 0)
+        try:
+            self._count(opened.outcome)
+            await self._files.ready(opened)
+            facts = self._files.facts(record, opened)
+            if wanted is not None and not if_range_allows(if_range, facts.etag, facts.last_modified):
+                wanted = None
+            response = self._place(opened, record, facts, wanted, immutable=immutable)
+            return await self._senders.send(request, response, opened)
+        finally:
+            opened.close()
+
+    async def _head(self, request: BaseRequest, record: FileRecord, *, immutable: bool) -> web.StreamResponse:
+        opened = self._files.look(record)
+        outcome = Outcome.PASSED
+        try:
+            facts = None
+            if opened is not None:
+                outcome = opened.outcome
+                facts = self._files.facts(record, opened)
+                if facts.total is None and record.size is None:
+                    await self._files.ready(opened)
+                    facts = self._files.facts(record, opened)
+            if facts is None or facts.total is None:
+                facts = await self._files.describe(record)
+        finally:
+            if opened is not None:
+                opened.close()
+        response = web.StreamResponse(headers=_headers(record, facts, outcome, immutable=immutable))
+        response.content_length = facts.total
+        await response.prepare(request)
+        return response
+
+    def _place(
+        self, opened: Opened, record: FileRecord, facts: FileFacts, wanted: RangeRequest | None, *, immutable: bool
+    ) -> web.StreamResponse:
+        """Begin the answer and put the cursor on the bytes that it carries (RFC 9110, 14)."""
+        response = web.StreamResponse(headers=_headers(record, facts, opened.outcome, immutable=immutable))
+        cursor, total = opened.cursor, facts.total
+        if total is None:
+            response.enable_chunked_encoding()
+            return response
+        start, stop = (0, total) if wanted is None else wanted.resolve(total)
+        if wanted is not None:
+            response.set_status(206)
+            response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{total}"
+            if not facts.verified:
+                response.headers["Cache-Control"] = "no-store"
+        response.content_length = stop - start
+        cursor.position, cursor.stop = start, stop
+        return response
+
+    async def _pass(self, request: BaseRequest, record: FileRecord, wanted: RangeRequest) -> web.StreamResponse | None:
+        async with self._files.pass_range(record, wanted) as passed:
+            if passed is None:
+                return None
+            facts = FileFacts(passed.total, self._files.etag(record), None, immutable=False, verified=False)
+            response = web.StreamResponse(status=206, headers=_headers(record, facts, Outcome.PASSED, immutable=False))
+            response.headers["Cache-Control"] = "no-store"
+            response.headers["Content-Range"] = f"bytes {passed.start}-{passed.stop - 1}/{passed.total}"
+            response.content_length = passed.stop - passed.start
+            return await self._senders.relay(request, response, passed.stream, passed.stop - passed.start)
+
+    def _count(self, outcome: Outcome) -> None:
+        metrics = self._metrics
+        if outcome is Outcome.HIT:
+            metrics.hits += 1
+        elif outcome is Outcome.MISS:
+            metrics.misses += 1
+        else:
+            metrics.collapsed += 1
+
+
+def _headers(record: FileRecord, facts: FileFacts, outcome: Outcome, *, immutable: bool) -> dict[str, str]:
+    metadata = record.filename.endswith(".metadata")
+    headers = {
+        "Content-Type": "text/plain; charset=utf-8" if metadata else "application/octet-stream",
+        "Accept-Ranges": "bytes",
+        "Cache-Control": _IMMUTABLE if immutable or facts.immutable else "no-cache",
+        "Cache-Status": f"teepi; {outcome.value}",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if facts.etag is not None:
+        headers["ETag"] = facts.etag
+    if facts.last_modified is not None:
+        headers["Last-Modified"] = facts.last_modified
+    return headers

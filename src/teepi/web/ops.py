@@ -1,0 +1,81 @@
+"""Handlers for operations: health, status, and a word for those who open the root."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from teepi import __version__
+from teepi.web import answers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp.web_request import BaseRequest
+
+    from teepi.download import Registry
+    from teepi.metrics import Metrics
+
+
+class OpsHandlers:
+    """What operators and monitors ask."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        metrics: Metrics,
+        cache_totals: Callable[[], tuple[int, int]],
+        problems: Callable[[], list[str]],
+    ) -> None:
+        """``cache_totals`` gives (files, bytes) of the cache; ``problems`` the sentences that degrade it."""
+        self._registry = registry
+        self._metrics = metrics
+        self._cache_totals = cache_totals
+        self._problems = problems
+        self._began = time.monotonic()
+
+    async def health(self, request: BaseRequest) -> web.StreamResponse:  # noqa: ARG002 - a handler
+        """``/healthz``: the event loop answers."""
+        return answers.plain("ok")
+
+    async def status(self, request: BaseRequest) -> web.StreamResponse:  # noqa: ARG002 - a handler
+        """``/+status``: JSON with downloads in flight, counters, and the cache's size in bytes."""
+        files, size = self._cache_totals()
+        downloads: list[dict[str, Any]] = [
+            {
+                "file": download.name,
+                "key": download.key.value,
+                "state": download.state.value,
+                "bytes": download.arrived,
+                "total_bytes": download.total,
+                "readers": download.readers,
+                "in_memory": download.ring is not None,
+            }
+            for download in self._registry
+        ]
+        return web.json_response(
+            {
+                "version": __version__,
+                "uptime_seconds": round(time.monotonic() - self._began, 1),
+                "in_flight": downloads,
+                "counters": self._metrics.snapshot(),
+                "cache": {"files": files, "bytes": size},
+                "problems": self._problems(),
+            },
+            headers={"Cache-Control": "no-store"},
+        )
+
+    async def root(self, request: BaseRequest) -> web.StreamResponse:
+        """``/``: how to use this."""
+        base = f"http://{request.host}"
+        return answers.plain(
+            f"teepi {__version__}, a caching proxy for Python package indexes.\n\n"
+            f"pip     pip install --index-url {base}/simple/ PROJECT\n"
+            f"uv      UV_DEFAULT_INDEX={base}/simple/ uv pip install PROJECT\n"
+            f"pipenv  PIPENV_PYPI_MIRROR={base}/simple pipenv install PROJECT\n"
+            f"poetry  poetry source add --priority=primary teepi {base}/simple/\n"
+            f"pdm     PDM_PYPI_URL={base}/simple/ pdm add PROJECT\n\n"
+            "Health: /healthz   Status: /+status\n"
+        )

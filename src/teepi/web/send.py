@@ -1,0 +1,363 @@
+"""Sends a file to a client, arriving or cached: cursors that never pass the limit, by sendfile where it can be.
+
+Given a counted descriptor, never a path. uvloop has no sendfile of its own, hence ``os.sendfile`` on a dup of the
+socket (``add_writer`` on the transport's own descriptor raises). A TLS connection or a body of unknown length is
+written through the transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+import struct
+import termios
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from teepi.errors import TeepiError
+from teepi.watchdog import WatchedStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp.web import StreamResponse
+    from aiohttp.web_request import BaseRequest
+
+    from teepi.files import Opened
+    from teepi.limits import Limits
+    from teepi.metrics import Metrics
+    from teepi.readable import Cursor, Readable
+    from teepi.source import SourceStream
+
+log = logging.getLogger(__name__)
+
+_SWEEP_SECONDS: Final = 1.0
+_ACKNOWLEDGED_POLL_SECONDS: Final = 0.2
+_BUFFER_HIGH_BYTES: Final = 1 << 18
+_BUFFER_LOW_BYTES: Final = 1 << 16
+_TCP_ESTABLISHED: Final = 1
+_LINGER_NONE: Final = struct.pack("ii", 1, 0)
+_TIOCOUTQ: Final = getattr(termios, "TIOCOUTQ", None)
+
+
+class _Client(Protocol):
+    """What is needed of ``connection.Connection``."""
+
+    client_left: Callable[[], None] | None
+    lost: asyncio.Future[None]
+
+    def close(self) -> None: ...
+
+
+class Senders:
+    """All bodies on their way out: steps them in small batches and sweeps those that hang."""
+
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        """Begin with none. Create it on the running event loop."""
+        self.limits = limits
+        self.metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._active: set[_Sender] = set()
+        self._ready: deque[_Sender] = deque()
+        self._scheduled = False
+        self._timer = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+    def close(self) -> None:
+        """Stop sweeping."""
+        self._timer.cancel()
+
+    def step_soon(self, sender: _Sender) -> None:
+        """Step ``sender`` in one of the next turns of the loop, a bounded number in each."""
+        self._ready.append(sender)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._step_batch)
+
+    def _step_batch(self) -> None:
+        for _ in range(min(self.limits.send_batch, len(self._ready))):
+            self._ready.popleft().step()
+        self._scheduled = bool(self._ready)
+        if self._scheduled:
+            self._loop.call_soon(self._step_batch)
+
+    def _sweep(self) -> None:
+        self._timer = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+        now = time.monotonic()
+        for sender in list(self._active):
+            sender.check(now)
+
+    async def send(self, request: BaseRequest, response: StreamResponse, opened: Opened) -> StreamResponse:
+        """Write ``response`` with the bytes of ``opened``'s cursor as its body; a failed body ends short.
+
+        ``response`` has its Content-Length set, or none where the size cannot be known.
+        """
+        transport = request.transport
+        if transport is None:
+            return response
+        transport.set_write_buffer_limits(high=0)  # "drained" means "empty" now: the body cannot overtake the head
+        writer = await response.prepare(request)
+        client = cast("_Client", request.protocol)
+        if request.method == "HEAD" or writer is None:
+            return response
+        try:
+            async with asyncio.timeout(self.limits.client_idle_seconds):
+                await cast("Any", writer).drain()
+        except TimeoutError:
+            transport.abort()
+            return response
+        cursor = opened.cursor
+        before = cursor.position
+        if request.transport is None:
+            return response
+        if transport.get_extra_info("sslcontext") is not None or cursor.stop is None:
+            error = await self._write(client, response, opened)
+        else:
+            error = await self._sendfile(client, transport, opened)
+        self.metrics.sent_bytes += cursor.position - before
+        if error is not None:
+            self.metrics.short_bodies += 1
+            await self._end_short(request, response, client)
+        elif request.transport is not None:
+            transport.set_write_buffer_limits(high=_BUFFER_HIGH_BYTES, low=_BUFFER_LOW_BYTES)
+        return response
+
+    async def relay(
+        self, request: BaseRequest, response: StreamResponse, stream: SourceStream, length: int
+    ) -> StreamResponse:
+        """Write ``response`` with ``length`` bytes that come from upstream for this client alone."""
+        await response.prepare(request)
+        if request.method == "HEAD":
+            return response
+        left = length
+        watched = WatchedStream(stream, request.raw_path, self.limits)
+        try:
+            while left and (data := await watched.read()):
+                async with asyncio.timeout(self.limits.client_idle_seconds):
+                    await response.write(data[:left])
+                left -= min(left, len(data))
+        except (TeepiError, TimeoutError, ConnectionError) as error:
+            log.info("A range of %s ended short: %s", request.raw_path, error)
+        self.metrics.sent_bytes += length - left
+        if left:
+            self.metrics.short_bodies += 1
+            await self._end_short(request, response, cast("_Client", request.protocol))
+        return response
+
+    # -- by sendfile ---------------------------------------------------------------------------------
+
+    async def _sendfile(self, client: _Client, transport: asyncio.Transport, opened: Opened) -> Exception | None:
+        sender = _Sender(self, transport, opened.body, opened.cursor)
+        self._active.add(sender)
+        client.client_left = sender.client_left
+        try:
+            sender.step()
+            return await sender.done
+        finally:
+            client.client_left = None
+            self._active.discard(sender)
+            sender.close()
+
+    # -- through the transport -----------------------------------------------------------------------
+
+    async def _write(self, client: _Client, response: StreamResponse, opened: Opened) -> Exception | None:
+        body, cursor = opened.body, opened.cursor
+        idle_seconds = self.limits.client_idle_seconds if body.ring is None else self.limits.ring_idle_seconds
+        while cursor.stop is None or cursor.position < cursor.stop:
+            if cursor.position >= body.limit:
+                if cursor.stop is None and body.total == cursor.position and body.failure is None:
+                    return None
+                if body.failure is not None:
+                    return body.failure
+                waiting = asyncio.ensure_future(body.wait_beyond(cursor.position))
+                try:
+                    await asyncio.wait({waiting, client.lost}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    waiting.cancel()
+                if client.lost.done():
+                    return ConnectionResetError("the client left")
+                continue
+            data = await self._read(body, cursor)
+            if not data:
+                return OSError("the file is shorter than it was")
+            try:
+                async with asyncio.timeout(idle_seconds):
+                    await response.write(data)
+            except (TimeoutError, ConnectionError) as error:
+                return error
+            body.advance(cursor, len(data))
+        return None
+
+    async def _read(self, body: Readable, cursor: Cursor) -> bytes:
+        most = min(body.limit, cursor.stop if cursor.stop is not None else body.limit) - cursor.position
+        most = min(most, self.limits.send_step_bytes)
+        if body.ring is not None and cursor.position >= body.file_stop:
+            return bytes(body.ring.view(cursor.position, most))
+        if body.file is None:
+            return b""
+        most = min(most, body.file_stop - cursor.position)
+        return await self._loop.run_in_executor(None, os.pread, body.file.fd, most, cursor.position)
+
+    # -- the end of a failed body --------------------------------------------------------------------
+
+    async def _end_short(self, request: BaseRequest, response: StreamResponse, client: _Client) -> None:
+        """Let all that was sent arrive, then FIN: closing a socket with unread input would reset it."""
+        response.force_close()
+        transport = request.transport
+        if transport is None:
+            return
+        client.close()  # further input is read and dropped
+        with contextlib.suppress(RuntimeError, OSError):
+            transport.resume_reading()
+        if transport.can_write_eof():
+            transport.write_eof()
+        sock = transport.get_extra_info("socket")
+        queued, since = -1, time.monotonic()
+        while not client.lost.done():
+            left = _unacknowledged(sock)
+            now = time.monotonic()
+            if left != queued:
+                queued, since = left, now
+            elif now - since > (self.limits.client_idle_seconds if queued else self.limits.fin_wait_seconds):
+                break
+            await asyncio.wait({client.lost}, timeout=_ACKNOWLEDGED_POLL_SECONDS)
+        if request.transport is not None:
+            transport.abort()
+
+
+def _unacknowledged(sock: socket.socket) -> int:
+    if _TIOCOUTQ is None:
+        return 0
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), _TIOCOUTQ, b"\0\0\0\0"))[0])
+    except OSError:
+        return 0
+
+
+class _Sender:
+    """One body on its way: waits for the file to grow or for the socket to take more, whichever is due."""
+
+    __slots__ = (
+        "_body",
+        "_cursor",
+        "_fd",
+        "_loop",
+        "_queued",
+        "_senders",
+        "_since",
+        "_stop",
+        "_transport",
+        "_writing",
+        "done",
+    )
+
+    def __init__(self, senders: Senders, transport: asyncio.Transport, body: Readable, cursor: Cursor) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._senders = senders
+        self._transport = transport
+        self._body = body
+        self._cursor = cursor
+        self._stop = cast("int", cursor.stop)
+        self._fd = os.dup(transport.get_extra_info("socket").fileno())
+        self._writing = False
+        self._queued = False
+        self._since = time.monotonic()
+        self.done: asyncio.Future[Exception | None] = self._loop.create_future()
+        """The error that ended the body as a result, so that nothing is "never retrieved"."""
+        cursor.wake = self.wake
+
+    def close(self) -> None:
+        """Give everything back; the writer goes before the descriptor that it names."""
+        self._cursor.wake = None
+        self._body.unpark(self._cursor)
+        self._wait_for_socket(wait=False)
+        os.close(self._fd)
+
+    def wake(self) -> None:
+        """There is more to send, or nothing more will come."""
+        if not self._queued:
+            self._queued = True
+            self._senders.step_soon(self)
+
+    def client_left(self) -> None:
+        """End: the connection is lost."""
+        self._finish(ConnectionResetError("the client left"))
+
+    def check(self, now: float) -> None:
+        """Drop a client that takes nothing, and notice one that left while reading was paused."""
+        limits = self._senders.limits
+        if self._writing:
+            idle = limits.client_idle_seconds if self._body.ring is None else limits.ring_idle_seconds
+            if now - self._since > idle:
+                with contextlib.suppress(OSError):
+                    self._transport.get_extra_info("socket").setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE
+                    )
+                self._transport.abort()
+                self._finish(TimeoutError("the client takes nothing"))
+        elif hasattr(socket, "TCP_INFO"):
+            with contextlib.suppress(OSError):
+                info = self._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+                if info[0] != _TCP_ESTABLISHED:
+                    self._transport.abort()
+                    self.client_left()
+
+    def _finish(self, error: Exception | None) -> None:
+        self._wait_for_socket(wait=False)
+        if not self.done.done():
+            self.done.set_result(error)
+
+    def _wait_for_socket(self, *, wait: bool) -> None:
+        if wait and not self._writing:
+            self._loop.add_writer(self._fd, self.step)
+        elif self._writing and not wait:
+            self._loop.remove_writer(self._fd)
+        self._writing = wait
+
+    def step(self) -> None:
+        """Hand one step of bytes to the kernel, then wait for whatever is due."""
+        self._queued = False
+        if self.done.done() or self._at_rest():
+            return
+        try:
+            sent = self._send(min(self._body.limit, self._stop))
+        except BlockingIOError:
+            self._wait_for_socket(wait=True)
+            return
+        except OSError as error:
+            self._finish(error)
+            return
+        if not sent:
+            self._finish(OSError("the file is shorter than it was"))
+            return
+        self._since = time.monotonic()
+        self._body.advance(self._cursor, sent)
+        if not self._at_rest():
+            self._wait_for_socket(wait=True)  # one step a turn: fair between clients by construction
+
+    def _at_rest(self) -> bool:
+        """Whether there is nothing to send now: the end, a failure, or everything that may be shown is sent."""
+        body, cursor = self._body, self._cursor
+        if cursor.position >= self._stop:
+            self._finish(None)
+        elif cursor.position < body.limit:
+            return False
+        elif body.failure is not None:
+            self._finish(body.failure)
+        else:
+            self._wait_for_socket(wait=False)
+            body.park(cursor)
+        return True
+
+    def _send(self, limit: int) -> int:
+        body, position = self._body, self._cursor.position
+        most = min(limit - position, self._senders.limits.send_step_bytes)
+        if body.ring is not None and position >= body.file_stop:
+            return os.write(self._fd, body.ring.view(position, most))
+        if body.file is None:
+            return 0
+        return os.sendfile(self._fd, body.file.fd, position, min(most, body.file_stop - position))

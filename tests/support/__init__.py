@@ -1,0 +1,1 @@
+"""What tests share: the scripted upstream, raw clients, real wheels, teepi in both its forms, the network guard."""

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Protocol
 
 from bench import kill, relay, stampede
 
-SCENARIOS = {"stampede": stampede, "kill": kill, "relay": relay}
+
+class Scenario(Protocol):
+    """What a module of this package offers."""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Run; return the exit code."""
+
+
+SCENARIOS: dict[str, Scenario] = {"stampede": stampede, "kill": kill, "relay": relay}
 
 
 def main() -> int:
@@ -15,8 +27,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     commands = parser.add_subparsers(dest="name", required=True, metavar="NAME")
     for name, module in SCENARIOS.items():
-        summary = (module.__doc__ or "").partition("\n")[0]
-        module.configure(commands.add_parser(name, help=summary, description=module.__doc__))
+        summary = (getattr(module, "__doc__", None) or "").partition("\n")[0]
+        module.configure(commands.add_parser(name, help=summary, description=getattr(module, "__doc__", None)))
     arguments = parser.parse_args()
     return SCENARIOS[arguments.name].run(arguments)
 

@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -51,15 +52,17 @@ class Client(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        """Ask."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         self.result.begin = time.monotonic()
-        transport.write(f"GET {self._target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n\r\n".encode())
+        self._transport.write(f"GET {self._target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n\r\n".encode())
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - named by the interface
+        """Return where to read to."""
         return _SCRATCH
 
     def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
         data = memoryview(_SCRATCH)[:nbytes]
         if not self._in_body:
             self._head += data
@@ -73,6 +76,7 @@ class Client(asyncio.BufferedProtocol):
             self._compare(data)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - named by the interface
+        """End, complete or not."""
         self._finish()
 
     def _compare(self, data: memoryview) -> None:

@@ -93,7 +93,7 @@ class Index:
         return {"meta": {"api-version": "1.1"}, "name": PROJECT, "versions": ["1.0"], "files": [file]}
 
     async def _file(self, writer: asyncio.StreamWriter, method: str, headers: dict[str, str]) -> None:
-        entry = {"method": method, "range": headers.get("range"), "bytes": 0}
+        entry: dict[str, Any] = {"method": method, "range": headers.get("range"), "bytes": 0}
         self._log.append(entry)
         total = len(self._content)
         start, stop, status, more = 0, total, "200 OK", ""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
+    from aiohttp.typedefs import Handler
+
 _JSON = "application/vnd.pypi.simple.v1+json"
 _HREF = re.compile(r"""(<a\b[^>]*?\bhref\s*=\s*)(["'])(.*?)\2""", re.IGNORECASE | re.DOTALL)
 _ASKED = ("Range", "If-Range", "If-None-Match", "If-Modified-Since")
@@ -215,7 +217,7 @@ async def _serve(listen: str, upstream: str, log: TextIO) -> int:
 
 
 @web.middleware
-async def _upstream_fails(request: web.Request, handler: web.Handler) -> web.StreamResponse:
+async def _upstream_fails(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except (ClientError, TimeoutError) as error:

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from bench import paced
 from bench.machine import cores, ended, spawn
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -115,7 +115,8 @@ def teepi_target(port: int) -> str:
     status, body = get(port, page_path, {"Accept": "application/vnd.pypi.simple.v1+json"})
     if status != 200:
         raise RuntimeError(f"teepi answered {page_path} with {status}: {body[:200]!r}")
-    return urljoin(page_path, json.loads(body)["files"][0]["url"])
+    link: str = json.loads(body)["files"][0]["url"]
+    return urljoin(page_path, link)
 
 
 def nginx_installed() -> str | None:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from teepi.errors import TeepiError
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
@@ -15,7 +17,7 @@ T = TypeVar("T")
 
 
 class TaskScope:
-    """Tasks that end with this scope. A task that fails is logged once and harms no other."""
+    """Tasks that end with this scope. A task that fails unexpectedly is logged and harms no other."""
 
     def __init__(self) -> None:
         """Begin empty and open."""
@@ -30,7 +32,8 @@ class TaskScope:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, TeepiError):  # those are told by whoever asked
             log.error("%s failed: %r", task.get_name(), error, exc_info=error)
 
     async def aclose(self) -> None:

@@ -34,7 +34,6 @@ class Guard:
         self._guard(monkeypatch, socket.socket, "sendto", lambda *args: self.check_address(args[-1]))
         self._guard(monkeypatch, socket, "getaddrinfo", self.check_name)
         self._guard(monkeypatch, uvloop.Loop, "getaddrinfo", self.check_name)
-        self._guard(monkeypatch, uvloop.Loop, "sock_connect", lambda _, address: self.check_address(address))
         self._guard(
             monkeypatch,
             uvloop.Loop,

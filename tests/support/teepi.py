@@ -15,11 +15,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from teepi.config import IndexSettings, Settings
-from teepi.server import Server
-
 import teepi
+from teepi.config import IndexSettings, Settings
 from teepi.limits import Limits
+from teepi.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,6 +86,9 @@ def settings_for(directory: Path, upstream: str, **changes: Any) -> Settings:
         indexes={"root/pypi": IndexSettings(upstream=upstream)},
         cache_dir=directory / "cache",
         data_dir=directory / "data",
+        page_ttl_seconds=600.0,
+        offline=False,
+        log_level="info",
     )
     return dataclasses.replace(settings, **changes)
 

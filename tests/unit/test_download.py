@@ -344,6 +344,10 @@ class Interleavings(RuleBasedStateMachine):
             self.download.park(cursor)
             self.parked.add(cursor)
 
+    @rule()
+    def nothing(self) -> None:
+        """Let a machine whose download has ended without readers go on."""
+
     @precondition(lambda self: self.cursors)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:

@@ -1,0 +1,249 @@
+"""Index pages of the Simple API 1.4 (PEP 503, 691, 700, 714): read one, render one, name its files.
+
+A page is PEP 691's own JSON document, so that what we do not understand survives. No IO: bytes in, bytes out.
+HTML itself is in ``simple_html``, the URLs of files in ``addresses``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import msgspec
+from packaging.utils import (
+    InvalidName,
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+from packaging.version import InvalidVersion, Version
+
+from teepi.addresses import address_of, filename_of, hashed_address, is_filename, link_resolver
+from teepi.errors import BadPage
+from teepi.http_semantics import PageFormat
+from teepi.model import DIGEST_PREFERENCE, Digest, FileRecord
+from teepi.simple_html import is_for_people, parse_html, render_html
+
+__all__ = ["ProjectPage", "address_of", "parse_page", "project_of_filename", "render"]
+
+_API_VERSION: Final = re.compile(r"1(?:\.([0-9]{1,4}))?(?:\.[0-9]+)*")
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectPage:
+    """The page of one project as an upstream gave it, and what we made of its files."""
+
+    project: str
+    """Normalised project name (PEP 503)."""
+    document: dict[str, Any]
+    """PEP 691's form; the ``url`` of each file is the absolute raw upstream URL without fragment."""
+    files: tuple[FileRecord, ...]
+    """Same order and length as ``document["files"]``."""
+    links: tuple[str, ...]
+    """For each file its encoded path below the index's base."""
+
+
+def parse_page(body: bytes, *, content_type: str, url: str, index: str, project: str) -> ProjectPage:
+    """Read an upstream's page of ``project``, normalised, that came from ``url`` for the index ``user/name``.
+
+    JSON or HTML is told by ``content_type`` and by the first byte. A single file that is malformed is dropped.
+    Raises :class:`BadPage` when the whole cannot be an index page of version 1 of the API.
+    """
+    body = body.removeprefix(_BYTE_ORDER_MARK).strip()
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type.endswith(("+json", "/json")) or body.startswith(b"{"):
+        document = _decode_json(body, url)
+        _check_version(document, url)
+        pairs = _read_files(document, link_base=url, index=index, project=project)
+    else:
+        document, base = parse_html(body, url)
+        minor = _check_version(document, url)
+        link_base = _resolved_base(url, base)
+        pairs = _read_files(document, link_base=link_base, index=index, project=project, named=False)
+        if not any(_EXTENSION.search(record.filename) for record, _ in pairs) and (not body or is_for_people(body)):
+            raise BadPage(f"The answer of {url} is not an index page but a web page of another kind, or empty.")
+        # PEP 700: from 1.1 on every file has a size, and installers rely on it.
+        if minor >= 1 and not all(record.size is not None for record, _ in pairs):
+            document["meta"]["api-version"] = "1.0"
+    document.setdefault("name", project)
+    records, links = zip(*_without_collisions(pairs), strict=True) if pairs else ((), ())
+    return ProjectPage(project, document, records, links)
+
+
+def render(page: ProjectPage, form: PageFormat, base: str) -> bytes:
+    """Render ``page``; ``base`` is the relative path from the page to the index's base, ``../../root/pypi/``."""
+    if form is PageFormat.JSON:
+        files = [{**file, "url": base + link} for file, link in zip(page.document["files"], page.links, strict=True)]
+        return msgspec.json.encode({**page.document, "files": files})
+    hrefs = (
+        f"{base}{link}#{record.digest.algorithm}={record.digest.hex}" if record.digest is not None else base + link
+        for record, link in zip(page.files, page.links, strict=True)
+    )
+    return render_html(page.document, page.project, hrefs)
+
+
+def _decode_json(body: bytes, url: str) -> dict[str, Any]:
+    """Decode a JSON page and make sure of its frame."""
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadPage(f"The index page at {url} is not valid JSON: {error}.") from error
+    if not isinstance(document, dict) or not isinstance(document.get("files"), list):
+        raise BadPage(f"The JSON at {url} is not an index page: it has no list of files.")
+    meta = document.setdefault("meta", {})
+    if not isinstance(meta, dict):
+        raise BadPage(f"The JSON at {url} is not an index page: its meta is not an object.")
+    meta.setdefault("api-version", "1.0")
+    return document
+
+
+def _check_version(document: dict[str, Any], url: str) -> int:
+    """Return the minor version of the API that the page claims; another major one is refused (PEP 629)."""
+    version = document["meta"]["api-version"]
+    match = _API_VERSION.fullmatch(version) if isinstance(version, str) else None
+    if match is None:
+        raise BadPage(f"The index page at {url} has version {version!r} of the Simple API; teepi reads version 1 only.")
+    return int(match[1] or 0)
+
+
+def _resolved_base(url: str, base: str | None) -> str:
+    """Return what the links of an HTML page are relative to, given the href of its ``<base>``."""
+    # A href may be a host without a path, which is no file but a fine base.
+    resolved = link_resolver(url)(base if "/" in base.partition("//")[2] else base + "/") if base else None
+    return resolved[0] if resolved is not None else url
+
+
+def _read_files(
+    document: dict[str, Any], *, link_base: str, index: str, project: str, named: bool = True
+) -> list[tuple[FileRecord, str]]:
+    """Complete ``document["files"]`` in place, drop the malformed, and return record and link of each.
+
+    ``named``: the files say their names themselves (JSON); otherwise the URL's last segment is the name (HTML).
+    """
+    resolve = link_resolver(link_base)
+    kept: list[dict[str, Any]] = []
+    pairs: list[tuple[FileRecord, str]] = []
+    for file in document["files"]:
+        link = file.get("url") if isinstance(file, dict) else None
+        resolved = resolve(link) if isinstance(link, str) else None
+        if resolved is None:
+            continue
+        url, fragment = resolved
+        filename = file.get("filename") if named else filename_of(url)
+        if not isinstance(filename, str) or not is_filename(filename):
+            continue
+        hashes = file.get("hashes")
+        if not isinstance(hashes, dict):
+            hashes = {}
+        if fragment:
+            for part in fragment.split("&"):
+                algorithm, _, value = part.partition("=")
+                if algorithm in DIGEST_PREFERENCE and value:
+                    hashes.setdefault(algorithm, value)
+        file.update(filename=filename, url=url, hashes=hashes)
+        # PEP 714: clients prefer the new spelling, so it decides where the two differ.
+        metadata = file.get("core-metadata")
+        if metadata is None:
+            metadata = file.get("dist-info-metadata")
+        if metadata is not None:
+            file["core-metadata"] = file["dist-info-metadata"] = metadata
+        size = file.get("size")
+        digest = Digest.strongest(hashes)
+        address, link = address_of(url, filename, digest)
+        record = FileRecord(
+            index=index,
+            project=project,
+            filename=filename,
+            url=url,
+            address=address,
+            digest=digest,
+            size=size if type(size) is int and size >= 0 else None,
+            metadata=(Digest.strongest(metadata) or True) if isinstance(metadata, dict) else metadata is True,
+        )
+        kept.append(file)
+        pairs.append((record, link))
+    document["files"] = kept
+    return pairs
+
+
+def _without_collisions(pairs: list[tuple[FileRecord, str]]) -> list[tuple[FileRecord, str]]:
+    """Give all those files a hashed address that share one while their URL or digest differs."""
+    if len({record.address for record, _ in pairs}) == len(pairs):
+        return pairs
+    wanted: defaultdict[str, set[tuple[str, Digest | None]]] = defaultdict(set)
+    for record, _ in pairs:
+        wanted[record.address].add((record.url, record.digest))
+    unambiguous = []
+    for record, link in pairs:
+        if len(wanted[record.address]) > 1:
+            address, hashed_link = hashed_address(record.url, record.filename, record.digest)
+            unambiguous.append((replace(record, address=address), hashed_link))
+        else:
+            unambiguous.append((record, link))
+    return unambiguous
+
+
+_EXTENSION: Final = re.compile(r"\.(?:whl|egg|exe|msi|zip|tar|tgz|tbz|tar\.(?:gz|bz2|xz|Z|zst))$")
+_INSTALLER: Final = re.compile(r"(.+)-[^-]+\.(?:win32|win-amd64|win-arm32|win-arm64|win-ia64)(?:-py[0-9.]+)?")
+_MAX_FILENAME: Final = 255
+"""Longer than any file system takes; the fallback below tries every dash."""
+
+
+def project_of_filename(filename: str) -> str | None:
+    """Return the normalised project of a wheel, sdist, egg or Windows installer, or None for other names.
+
+    The name of its ``.metadata`` or ``.asc`` will do as well.
+    """
+    if filename.endswith((".metadata", ".asc")):
+        filename = filename.rpartition(".")[0]
+    extension = _EXTENSION.search(filename)
+    if extension is None or len(filename) > _MAX_FILENAME:
+        return None
+    stem = filename[: extension.start()]
+    name: str | None
+    try:
+        match extension[0]:
+            case ".whl":
+                name = _wheel_project(filename)
+            case ".egg":  # dashes in a name are underscores there: name-version-pyX.Y[-platform]
+                name = stem.partition("-")[0] if "-" in stem else None
+            case ".exe" | ".msi":
+                match = _INSTALLER.fullmatch(stem)
+                name = match[1] if match is not None else None
+            case _:
+                name = _sdist_project(filename, stem)
+        return canonicalize_name(name, validate=True) if name else None
+    except InvalidName:
+        return None
+
+
+def _wheel_project(filename: str) -> str | None:
+    """Return the project of a wheel; of old ones with a version that is none, too."""
+    try:
+        return parse_wheel_filename(filename)[0]
+    except InvalidWheelFilename:
+        name, *rest = filename.split("-")
+        return name if len(rest) in {4, 5} else None  # version, perhaps a build tag, and three tags
+
+
+def _sdist_project(filename: str, stem: str) -> str | None:
+    """Return the project of an sdist; of old ones with dashes in the version, too (``foo-bar-1.0-beta``)."""
+    try:
+        return parse_sdist_filename(filename)[0]
+    except InvalidSdistFilename:
+        pass
+    dashes = [position for position, character in enumerate(stem) if character == "-"]
+    for dash in dashes:
+        try:
+            Version(stem[dash + 1 :])
+        except InvalidVersion:
+            continue
+        return stem[:dash]
+    # A binary archive (foo-1.0.linux-x86_64) or no version at all: the last dash before a digit.
+    numbered = [dash for dash in dashes if stem[dash + 1 : dash + 2].isdecimal()]
+    return stem[: numbered[-1]] if numbered else None

@@ -1,7 +1,8 @@
 """Kills teepi with SIGKILL at random bytes of a download, again and again, and looks at what is left.
 
 After each restart: nothing wrong under a final name, the next request gets the right bytes, and upstream is asked
-only for the rest (``Range: bytes=N-``) when at least 1 MiB had landed. Exit code 1 on any violation.
+only for the rest (``Range: bytes=N-``) when at least 1 MiB had landed, and for nothing when all had. Exit code 1 on
+any violation.
 """
 
 from __future__ import annotations
@@ -74,13 +75,16 @@ def run(arguments: argparse.Namespace) -> int:
     owed = [done for done in rounds if not done.committed and done.landed >= _RANGE_FROM_BYTES]
     print(
         f"seed {seed}: {len(rounds)} rounds, {len(bad)} with violations; {sum(r.committed for r in rounds)} committed, "
-        f"{len(owed)} with 1 MiB or more landed, {sum(_continued(done) for done in owed)} of these continued by Range"
+        f"{len(owed)} with 1 MiB or more landed, {sum(_continued(done) for done in owed)} of these continued "
+        f"({sum(done.landed == _SIZE for done in owed)} without asking, since all had landed)"
     )
     return 1 if bad else 0
 
 
 def _continued(done: Round) -> bool:
-    """Whether upstream was asked once, for the rest, from a place in what had landed."""
+    """Whether upstream was asked once, for the rest, from a place in what had landed; or for nothing if all had."""
+    if done.landed == _SIZE:
+        return not done.asked
     starts = [int(asked.removeprefix("bytes=").removesuffix("-")) for asked in done.asked if asked.endswith("-")]
     return len(done.asked) == len(starts) == 1 and 0 < starts[0] <= done.landed
 

@@ -111,6 +111,8 @@ class Index:
             await self._pace.take(len(piece))
             if self._first_byte is None:
                 self._first_byte = time.monotonic()
+            if writer.is_closing():  # uvloop raises RuntimeError for a write to a connection just lost
+                raise ConnectionResetError
             writer.write(piece)
             await writer.drain()
             entry["bytes"] += len(piece)

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from teepi.model import Digest
 
-_URL: Final = re.compile(r"(https?)://([^/?#]*)(/[^?#]*)", re.IGNORECASE)
-# No escapes, no empty segment, none that begins with a dot: decoding such a path changes nothing.
-_PLAIN_PATH: Final = re.compile(r"(?:/[\w~!$&'()*+,;=@:-][\w.~!$&'()*+,;=@:-]*+)+", re.ASCII)
 _AUTHORITY: Final = re.compile(r"([a-z0-9][a-z0-9._-]*|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?")
 _KINDS: Final = {"https": ("+files", 443), "http": ("+http", 80)}
 
@@ -35,12 +32,12 @@ def address_of(url: str, filename: str, digest: Digest | None) -> tuple[str, str
     so that a lock file is turned into the upstream's by replacing a prefix. A URL for which that would be unsafe,
     ambiguous or not end in ``filename`` gets :func:`hashed_address`.
     """
-    parts = _URL.fullmatch(url)
-    if parts is not None:
-        place = _place(parts[1].lower(), parts[2])
-        path = _decoded(parts[3])
-        if place is not None and path is not None and path.endswith("/" + filename):
-            return place[0] + path, place[1] + parts[3]
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    place = _place(scheme, authority)
+    decoded = _decoded(slash + path)
+    if place is not None and decoded is not None and decoded.endswith("/" + filename):
+        return place[0] + decoded, place[1] + slash + path
     return hashed_address(url, filename, digest)
 
 
@@ -57,9 +54,9 @@ def hashed_address(url: str, filename: str, digest: Digest | None) -> tuple[str,
 def _place(scheme: str, authority: str) -> tuple[str, str] | None:
     """Return kind and authority (lower case, no userinfo, no default port), decoded and encoded, or None."""
     match = _AUTHORITY.fullmatch(authority.rpartition("@")[2].lower())
-    if match is None:
+    if match is None or scheme.lower() not in _KINDS:
         return None
-    kind, default_port = _KINDS[scheme]
+    kind, default_port = _KINDS[scheme.lower()]
     port = int(match[2] or default_port)
     place = f"{kind}/{match[1]}" + (f":{port}" if port != default_port else "")
     return place, place.replace("[", "%5B").replace("]", "%5D")
@@ -67,19 +64,21 @@ def _place(scheme: str, authority: str) -> tuple[str, str] | None:
 
 def _decoded(path: str) -> str | None:
     """Return ``path`` percent-decoded once, or None when a request for it would be refused or is ambiguous."""
-    if _PLAIN_PATH.fullmatch(path):
-        return path
-    try:
-        decoded, _ = decode_target(path)
-    except BadRequest:
+    if "?" in path or "#" in path or not path.isascii():
         return None
+    decoded = path
+    if "%" in path or "/." in path or "\\" in path or not path.isprintable():
+        try:
+            decoded, _ = decode_target(path)
+        except BadRequest:
+            return None
     return None if "//" in decoded else decoded
 
 
 _NOT_IN_URL: Final = re.compile(r"[^\x21-\x7e]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_NOT_IN_FILENAME: Final = re.compile(r"[\x00-\x1f\x7f-\x9f/\\]")
-_ORIGIN: Final = re.compile(r"https?://[^/?#\\]+(?=[/?])", re.IGNORECASE)
+_ORIGIN: Final = re.compile(r"https?://[^/?#\\]+", re.IGNORECASE)
+_AUTHORITY_START: Final = len("http://") + 1  # no authority is empty
 # Climbs, or the root, and then a path without dot segments, scheme or query at its front.
 _RELATIVE: Final = re.compile(r"((?:\.\./)*+|/)[^./:?#][^:]*")
 
@@ -95,7 +94,7 @@ def link_resolver(base: str) -> Callable[[str], tuple[str, str] | None]:
 
     def resolve(link: str) -> tuple[str, str] | None:
         url, _, fragment = link.strip(string.whitespace).partition("#")
-        if _NOT_IN_URL.search(url):
+        if not url.isascii() or not url.isprintable() or " " in url:
             if _CONTROL.search(url):
                 return None
             url = _NOT_IN_URL.sub(lambda match: quote(match[0], errors="replace"), url)
@@ -113,8 +112,8 @@ def link_resolver(base: str) -> Callable[[str], tuple[str, str] | None]:
                     url = folders[lead] + url[len(lead) :]
             except ValueError:
                 return None
-        origin = _ORIGIN.match(url)
-        return (url, fragment) if origin is not None and _has_host(origin[0]) else None
+        path_start = url.find("/", _AUTHORITY_START)
+        return (url, fragment) if path_start > 0 and _has_host(url[:path_start]) else None
 
     return resolve
 
@@ -122,6 +121,8 @@ def link_resolver(base: str) -> Callable[[str], tuple[str, str] | None]:
 @lru_cache(maxsize=1024)
 def _has_host(origin: str) -> bool:
     """Whether ``scheme://authority`` names a host, with a port that exists."""
+    if not _ORIGIN.fullmatch(origin):
+        return False
     try:
         parts = urlsplit(origin)
         return bool(parts.hostname) and parts.port != 0
@@ -136,5 +137,5 @@ def filename_of(url: str) -> str:
 
 
 def is_filename(name: str) -> bool:
-    """Whether ``name`` can be the name of a file: one path segment without control characters."""
-    return name not in {"", ".", ".."} and _NOT_IN_FILENAME.search(name) is None
+    """Whether ``name`` can be the name of a file: one path segment of printable characters."""
+    return name.isprintable() and "/" not in name and "\\" not in name and name not in {"", ".", ".."}

@@ -67,6 +67,7 @@ class Download:
         self._withheld_bytes = withheld_bytes
         self._before_newest = 0
         self._released = False
+        self._abandoned = False
         self._cursors: set[Cursor] = set()
         self._parked: set[Cursor] = set()
         self._waiting: set[asyncio.Future[None]] = set()
@@ -117,6 +118,7 @@ class Download:
             msg = "this download has a file"
             raise RuntimeError(msg)
         while view:
+            self._release_ring()  # a reader may have been put ahead without having read
             while not ring.room:
                 await self._change()
             count = min(ring.room, len(view))
@@ -148,7 +150,8 @@ class Download:
         self._move(State.FAILED)
         if interrupted and not self._released and self.total is not None:
             self._withheld_bytes = min(self._withheld_bytes, 1)
-        self.failure = error
+        if not self._released:
+            self.failure = error
         self._wake()
         self._close_file()
 
@@ -187,7 +190,9 @@ class Download:
         return len(self._cursors)
 
     def serves(self, position: int) -> bool:
-        """Whether a new reader can begin at ``position`` (a ring forgets its beginning)."""
+        """Whether a new reader can begin at ``position`` (a ring forgets its beginning, and ends without readers)."""
+        if self._abandoned:
+            return False
         if self.ring is None or position >= self.ring.start:
             return True
         return position < self._ring_offset and self.ring.start == self._ring_offset
@@ -245,6 +250,7 @@ class Download:
 
     def _check_abandoned(self) -> None:
         if not self._cursors and self.ring is not None and not self.ended and self.abandoned is not None:
+            self._abandoned = True
             self.abandoned()
 
     def _close_file(self) -> None:

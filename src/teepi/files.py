@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from teepi.limits import Limits
     from teepi.metrics import Metrics
     from teepi.model import FileKey, FileRecord
-    from teepi.readable import Readable
     from teepi.source import SourceHead, SourceStream
     from teepi.store import CachedFile, Store
     from teepi.tasks import TaskScope
@@ -51,7 +50,7 @@ class Outcome(Enum):
 class Opened:
     """A file to send, with the reader's cursor attached to it: :meth:`close` must follow."""
 
-    body: Readable
+    body: Download | CachedFile
     cursor: Cursor
     outcome: Outcome
 
@@ -149,7 +148,7 @@ class Files:
         return self._attach(download, Outcome.COLLAPSED if joined else Outcome.MISS)
 
     @staticmethod
-    def _attach(body: Readable, outcome: Outcome) -> Opened:
+    def _attach(body: Download | CachedFile, outcome: Outcome) -> Opened:
         cursor = Cursor()
         body.attach(cursor)
         return Opened(body, cursor, outcome)
@@ -238,9 +237,12 @@ class Files:
                 immutable=record.immutable or (head is not None and head.immutable),
                 verified=body.released,
             )
-        upstream = getattr(body, "etag", None) or f'"{getattr(body, "sha256", "")}"'
-        modified = getattr(body, "last_modified_seconds", 0.0)
-        return FileFacts(body.total, self.etag(record, upstream), formatdate(modified, usegmt=True), record.immutable)
+        return FileFacts(
+            total=body.total,
+            etag=self.etag(record, body.etag or f'"{body.sha256}"'),
+            last_modified=formatdate(body.last_modified_seconds, usegmt=True),
+            immutable=record.immutable,
+        )
 
     async def describe(self, record: FileRecord) -> FileFacts:
         """Say what a file that is neither cached nor in flight is like, without fetching it (HEAD).
@@ -275,7 +277,7 @@ class Files:
             if body.state is State.CONNECTING:
                 msg = f"Upstream has not begun to send {body.name} yet; teepi goes on fetching it. Try again."
                 raise Unavailable(msg) from None
-        if body.failure is not None and body.limit == 0:
+        if body.failure is not None and body.limit == 0 and not body.released:
             raise body.failure.with_traceback(None)
 
     # -- ranges --------------------------------------------------------------------------------------

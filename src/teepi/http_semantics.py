@@ -16,20 +16,22 @@ from teepi.errors import BadRequest, RangeNotSatisfiable
 
 # --- Request targets (RFC 9112, 3.2) ---
 
-_ABSOLUTE_FORM: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+_ABSOLUTE_FORM: Final = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
 _UNSAFE_PATH: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|(?:^|/)\.\.?(?:/|$)")
 
 
 def decode_target(raw: str) -> tuple[str, str]:
     """Split a request target into its path, percent-decoded exactly once, and its query, as it was sent.
 
-    Origin form and absolute form (RFC 9112, 3.2.1 and 3.2.2) are read; empty segments stay.
-    Raises :class:`BadRequest` for everything that a strict match on the path should never see.
+    Origin form and absolute form (RFC 9112, 3.2.1 and 3.2.2) are read; empty segments stay. Raises
+    :class:`BadRequest` for another form, no UTF-8, control characters, backslashes and dot segments.
     """
     if not raw.startswith("/"):
-        raw, absolute = _ABSOLUTE_FORM.subn("", raw, count=1)
-        if not absolute or not raw.startswith(("/", "?", "#")) and raw:
+        absolute = _ABSOLUTE_FORM.match(raw)
+        if absolute is None:
             raise BadRequest("The request target must be a path that begins with a slash.")
+        rest = raw[absolute.end() :]
+        raw = rest if rest.startswith("/") else "/" + rest  # RFC 9110, 4.2.3: an empty path is "/"
     path, _, query = raw.partition("?")
     if "%" in path or not path.isascii():
         try:
@@ -37,7 +39,6 @@ def decode_target(raw: str) -> tuple[str, str]:
             path = unquote_to_bytes(path.encode("utf-8", "surrogateescape")).decode()
         except UnicodeError:
             raise BadRequest("The path of the request is not valid UTF-8.") from None
-    path = path or "/"  # RFC 9110, 4.2.3: in absolute form an empty path is "/"
     if _UNSAFE_PATH.search(path):
         raise BadRequest("The path of the request has a dot segment, a backslash or a control character in it.")
     return path, query
@@ -46,10 +47,11 @@ def decode_target(raw: str) -> tuple[str, str]:
 def index_prefix(raw_path: str) -> str:
     """Return the ``../`` string that leads from the page at ``raw_path`` to the root of this server.
 
-    ``raw_path`` is not decoded (an encoded slash is no segment) and has no query. Empty segments count, since
-    resolving a reference keeps them (RFC 3986, 5.2.4).
+    ``raw_path`` is not decoded (an encoded slash is no segment) and has no query; in absolute form its scheme and
+    authority are no segments either. Empty segments count, since resolving a reference keeps them (RFC 3986, 5.2.4).
     """
-    return "../" * (raw_path.count("/") - 1)
+    absolute = None if raw_path.startswith("/") else _ABSOLUTE_FORM.match(raw_path)
+    return "../" * (raw_path.count("/", absolute.end() if absolute is not None else 0) - 1)
 
 
 # --- Negotiation (RFC 9110, 12.5.1; PEP 691) ---
@@ -84,8 +86,8 @@ _NAMED_ORDER: Final = (PageFormat.HTML, PageFormat.HTML_V1, PageFormat.JSON)
 # Who names no format may be as old as pipenv, which sends */* and parses HTML.
 _WILDCARD_ORDER: Final = (PageFormat.HTML_V1, PageFormat.JSON, PageFormat.HTML)
 
-_TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_MEDIA_RANGE: Final = re.compile(rf"({_TOKEN}/{_TOKEN})[ \t]*(;.*)?")
+_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_MEDIA_RANGE: Final = re.compile(rf"({_NAME}/{_NAME})[ \t]*(;.*)?")
 _WEIGHT: Final = re.compile(r"[qQ][ \t]*=[ \t]*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 

@@ -10,8 +10,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from teepi.errors import NotFound, Offline
+from teepi.errors import NotFound, Offline, Unavailable
 from teepi.model import Digest
+from teepi.pages import Freshness
 from teepi.simple_api import project_of_filename
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_INDEX: Final = "root/pypi"
 _METADATA: Final = ".metadata"  # PEP 658
+_SHOWN: Final = 300  # characters of what was asked for that an error repeats
 
 
 class Indexes:
@@ -85,9 +87,9 @@ class Indexes:
         if found is not None:
             return found
         if self._offline:
-            msg = f"teepi runs offline and does not know {wanted}."
+            msg = f"teepi runs offline and does not know {wanted[:_SHOWN]}."
             raise Offline(msg)
-        msg = f"No page of {index} links to {wanted}."
+        msg = f"No page of {index} links to {wanted[:_SHOWN]}."
         raise NotFound(msg)
 
     async def _find_or_look(
@@ -102,10 +104,15 @@ class Indexes:
         # The page may be older than the link (uv asks for the URLs of a lock file directly).
         recently = time.monotonic() - self._limits.page_recheck_seconds
         try:
-            await self._pages.get(index, project, newer_than=recently)
+            page, freshness = await self._pages.get(index, project, newer_than=recently)
         except Offline:
             return None
-        return await self._find(wanted, find)
+        await self._pages.remember(page)  # the catalogue may be lost, and its rebuilding not have come so far
+        record = await self._find(wanted, find)
+        if record is None and freshness is Freshness.STALE and not self._offline:
+            msg = f"Upstream cannot be asked now whether the page of {project} links to {wanted[:_SHOWN]}. Try again."
+            raise Unavailable(msg)
+        return record
 
     @staticmethod
     async def _find(wanted: str, find: Callable[[str], Awaitable[FileRecord | None]]) -> FileRecord | None:

@@ -44,6 +44,7 @@ class Freshness(Enum):
 
     HIT = "hit"
     MISS = "fwd=uri-miss; stored"
+    COLLAPSED = "fwd=uri-miss; collapsed"
     REVALIDATED = "fwd=stale"
     STALE = "hit; detail=stale"
 
@@ -64,6 +65,8 @@ class Page:
     content: ProjectPage
     confirmed_at: float
     """Monotonic seconds of upstream's last answer; a clock that jumps does not change ages."""
+    is_remembered: bool = False
+    """Whether the catalogue has been told, by this process, what the page links to."""
     variants: dict[tuple[PageFormat, str], Variant] = field(default_factory=dict)
 
     @property
@@ -132,6 +135,7 @@ class Pages:
     async def _ask(self, key: tuple[str, str], page: Page | None) -> tuple[Page, Freshness]:
         """Ask upstream, single-flight; fall back to ``page`` when it errs or is slow."""
         task = self._asking.get(key)
+        joined = task is not None
         if task is None:
             task = self._scope.start(self._revalidate(key, page), name=f"page {key[1]}")
             self._asking[key] = task
@@ -149,7 +153,8 @@ class Pages:
             raise Unavailable(msg)
         error = task.exception()
         if error is None:
-            return task.result(), self._count(Freshness.MISS if page is None else Freshness.REVALIDATED)
+            asked = Freshness.MISS if page is None else Freshness.REVALIDATED
+            return task.result(), self._count(Freshness.COLLAPSED if joined else asked)
         if isinstance(error, TeepiError):
             if page is not None and not isinstance(error, NotFound):
                 return page, self._count(Freshness.STALE)
@@ -202,11 +207,17 @@ class Pages:
                 index, project, answer.url, answer.content_type, answer.etag, answer.last_modified, now, answer.body
             )
             page = Page(stored, await self._parse(stored), time.monotonic())
-            await self._catalog.remember(page.content.files)
+            await self.remember(page)
             self._keep(key, page)
         self._absent.pop(key, None)
         self._scope.start(self._save(page.stored), name=f"store page {project}")
         return page
+
+    async def remember(self, page: Page) -> None:
+        """Tell the catalogue what ``page`` links to, unless it has been told: a page from disk may have outlived it."""
+        if not page.is_remembered:
+            await self._catalog.remember(page.content.files)
+            page.is_remembered = True
 
     async def _parse(self, stored: StoredPage) -> ProjectPage:
         """Parse, off the event loop when large. Raises :class:`BadPage`."""
@@ -270,6 +281,9 @@ class Pages:
             body = render(page.content, form, base)
         else:
             body = await asyncio.to_thread(render, page.content, form, base)
+        found = page.variants.get((form, base))
+        if found is not None:  # somebody was quicker
+            return found
         variant = Variant(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
         if len(page.variants) < _VARIANTS_KEPT and self._pages.get((page.stored.index, page.stored.project)) is page:
             page.variants[form, base] = variant

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import signal
+import socket
 import sys
 import time
 from typing import TYPE_CHECKING, Final
@@ -136,7 +138,10 @@ class Server:
                     reuse_address=True,
                 )
             except OSError as error:
-                msg = f"teepi cannot listen on {host}:{port} ({error.strerror or error}); choose another with --listen."
+                # uvloop's own words repeat the address; a resolver's errors have numbers of their own.
+                number = None if isinstance(error, socket.gaierror) else error.errno
+                reason = os.strerror(number) if number else error.strerror or error
+                msg = f"teepi cannot listen on {host}:{port} ({reason}); choose another with --listen."
                 raise StoreError(msg) from error
             self._listeners.append(listener)
             self.addresses += [sock.getsockname()[:2] for sock in listener.sockets]

@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Any, Final
+from urllib.parse import urljoin
 
 import msgspec
 from packaging.utils import (
@@ -31,6 +32,7 @@ from teepi.simple_html import is_for_people, parse_html, render_html
 __all__ = ["ProjectPage", "address_of", "parse_page", "project_of_filename", "render"]
 
 _API_VERSION: Final = re.compile(r"1(?:\.([0-9]{1,4}))?(?:\.[0-9]+)*")
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -61,7 +63,7 @@ def parse_page(body: bytes, *, content_type: str, url: str, index: str, project:
         _check_version(document, url)
         pairs = _read_files(document, link_base=url, index=index, project=project)
     else:
-        document, base = parse_html(body, url)
+        document, base = parse_html(body)
         minor = _check_version(document, url)
         link_base = _resolved_base(url, base)
         pairs = _read_files(document, link_base=link_base, index=index, project=project, named=False)
@@ -113,9 +115,12 @@ def _check_version(document: dict[str, Any], url: str) -> int:
 
 def _resolved_base(url: str, base: str | None) -> str:
     """Return what the links of an HTML page are relative to, given the href of its ``<base>``."""
-    # A href may be a host without a path, which is no file but a fine base.
-    resolved = link_resolver(url)(base if "/" in base.partition("//")[2] else base + "/") if base else None
-    return resolved[0] if resolved is not None else url
+    if base is None or not (base.isascii() and base.isprintable()):
+        return url
+    try:
+        return urljoin(url, base.strip())
+    except ValueError:
+        return url
 
 
 def _read_files(
@@ -137,23 +142,22 @@ def _read_files(
         filename = file.get("filename") if named else filename_of(url)
         if not isinstance(filename, str) or not is_filename(filename):
             continue
+        file["filename"], file["url"] = filename, url
         hashes = file.get("hashes")
         if not isinstance(hashes, dict):
-            hashes = {}
+            hashes = file["hashes"] = {}
         if fragment:
             for part in fragment.split("&"):
                 algorithm, _, value = part.partition("=")
                 if algorithm in DIGEST_PREFERENCE and value:
                     hashes.setdefault(algorithm, value)
-        file.update(filename=filename, url=url, hashes=hashes)
-        # PEP 714: clients prefer the new spelling, so it decides where the two differ.
+        # PEP 714: the new spelling decides. The old one is for HTML alone: in JSON it crashes pip 22.3 to 23.1.
+        old_spelling = file.pop("dist-info-metadata", None)
         metadata = file.get("core-metadata")
-        if metadata is None:
-            metadata = file.get("dist-info-metadata")
-        if metadata is not None:
-            file["core-metadata"] = file["dist-info-metadata"] = metadata
+        if metadata is None and old_spelling is not None:
+            metadata = file["core-metadata"] = old_spelling
         size = file.get("size")
-        digest = Digest.strongest(hashes)
+        digest = _digest(hashes)
         address, link = address_of(url, filename, digest)
         record = FileRecord(
             index=index,
@@ -163,12 +167,20 @@ def _read_files(
             address=address,
             digest=digest,
             size=size if type(size) is int and size >= 0 else None,
-            metadata=(Digest.strongest(metadata) or True) if isinstance(metadata, dict) else metadata is True,
+            metadata=(_digest(metadata) or True) if isinstance(metadata, dict) else metadata is True,
         )
         kept.append(file)
         pairs.append((record, link))
     document["files"] = kept
     return pairs
+
+
+def _digest(hashes: dict[str, Any]) -> Digest | None:
+    """Return the digest that decides; the usual one is found at half the price of looking for the strongest."""
+    sha256 = hashes.get("sha256")
+    if isinstance(sha256, str) and _SHA256.fullmatch(sha256):
+        return Digest("sha256", sha256)
+    return Digest.strongest(hashes)
 
 
 def _without_collisions(pairs: list[tuple[FileRecord, str]]) -> list[tuple[FileRecord, str]]:

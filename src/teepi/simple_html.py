@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from selectolax.lexbor import LexborHTMLParser
 
-from teepi.errors import BadPage
 from teepi.model import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 _LAST_HTML_MINOR: Final = 4
 """PEP 691's HTML form is frozen at version 1.4 of the Simple API."""
@@ -24,32 +23,32 @@ PRIVATE_PREFIX: Final = "_"
 """PEP 691 leaves keys with this prefix to the server: data attributes that no PEP knows are kept under them."""
 
 # The parser's time grows with the square of the depth of the tree and of the attributes on one tag (32,000 of
-# either take 2 s), so a page that is out to hurt is made flat, and tags that no index writes are refused.
-_OTHER_TAG: Final = re.compile(rb"</?(?!(?:a|base|br|meta|script|style|title)[\s/>])[a-zA-Z][^\s/>]*+")
-_MANY_OTHER_TAGS: Final = 256
+# either take 2 s). It is therefore given only the tags that can matter, none of them long, and so a flat tree.
 _TAG: Final = re.compile(
-    rb"""<[a-zA-Z][^\s/>]*+(?:[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>"'][^\s>]*+))?+)*+"""
+    rb"""
+    <(?: !--.*?(?:-->|\Z)
+       | ((?i:script|style))\b.*?(?:</(?i:\1)|\Z)
+       | ((?i:a|base|meta)(?=[ \t\r\n\f/])
+          (?: [ \t\r\n\f/]*+ [^ \t\r\n\f/>][^ \t\r\n\f/>=]*+                 # attribute name
+              (?: [ \t\r\n\f]*+ = [ \t\r\n\f]*+
+                  (?: "[^"]*+" | '[^']*+' | [^ \t\r\n\f>"'][^ \t\r\n\f>]*+ ) )?+  # its value
+          )*+ ) )
+    """,
+    re.VERBOSE | re.DOTALL,
 )
 _MAX_TAG_BYTES: Final = 16 * 1024
 
 _FOR_PEOPLE: Final = re.compile(rb"<(?:form|script|iframe)\b|http-equiv\s*=\s*[\"']?refresh", re.IGNORECASE)
-_DATA_ATTRIBUTE: Final = re.compile(r"data-[a-z0-9._-]+")
-_FLAGS: Final = {"true": True, "false": False}
 
 
-def parse_html(body: bytes, url: str) -> tuple[dict[str, Any], str | None]:
+def parse_html(body: bytes) -> tuple[dict[str, Any], str | None]:
     """Read an HTML page into PEP 691's form, and return it with the href of its ``<base>``, if any.
 
-    Each file has the link as the page spells it under ``url``, and no ``filename``. Raises :class:`BadPage`, naming
-    ``url``, for a page that is out to hurt.
+    Each file has the link as the page spells it under ``url``, and no ``filename``.
     """
-    flat, others = _OTHER_TAG.subn(b"", body)
-    if others > _MANY_OTHER_TAGS:
-        body = flat
-    if any(tag.end() - tag.start() > _MAX_TAG_BYTES for tag in _TAG.finditer(body)):
-        raise BadPage(f"The index page at {url} has an HTML tag of more than {_MAX_TAG_BYTES} bytes.")
+    tags = [tag for match in _TAG.finditer(body) if (tag := match[2]) and len(tag) <= _MAX_TAG_BYTES]
     # PEP 503 pages are UTF-8 in practice; one bad byte must not hide a whole project.
-    tree = LexborHTMLParser(body.decode("utf-8", "replace"))
+    tree = LexborHTMLParser(b"".join(b"<%b></a>" % tag for tag in tags).decode("utf-8", "replace"))
     document: dict[str, Any] = {"meta": {"api-version": "1.0"}}
     for node in tree.css("meta[name]"):
         attributes = node.attributes
@@ -85,30 +84,37 @@ def _read_meta(document: dict[str, Any], name: str, content: str) -> None:
 def _read_anchor(attributes: dict[str, str | None]) -> dict[str, Any]:
     """Turn the attributes of one ``<a>`` into a file of PEP 691."""
     file: dict[str, Any] = {"url": attributes["href"] or "", "hashes": {}}
-    for name, optional in attributes.items():
-        if not name.startswith("data-"):
-            continue
-        value = optional or ""
-        match name:
-            case "data-requires-python" | "data-provenance" | "data-upload-time":  # PEP 503, 740, 700
-                if value:
-                    file[name.removeprefix("data-")] = value
-            case "data-yanked":  # PEP 592: the attribute is what counts, its value is the reason
-                file["yanked"] = value or True
-            case "data-core-metadata" | "data-dist-info-metadata":  # PEP 714 and 658
-                # What cannot be read is not advertised: a missing .metadata fails a whole install.
-                algorithm, _, digest = value.partition("=")
-                if value in _FLAGS:
-                    file[name.removeprefix("data-")] = _FLAGS[value]
-                elif Digest.strongest({algorithm: digest}) is not None:
-                    file[name.removeprefix("data-")] = {algorithm: digest}
-            case "data-gpg-sig" if value in _FLAGS:  # PEP 503
-                file["gpg-sig"] = _FLAGS[value]
-            case "data-size" if re.fullmatch("[0-9]{1,18}", value):
-                file["size"] = int(value)
-            case _:
-                file[PRIVATE_PREFIX + name] = value
+    for name, value in attributes.items():
+        known = _READERS.get(name)
+        if known is not None:
+            key, read = known
+            meaning = read(value or "")
+            if meaning is not None:
+                file[key] = meaning
+        elif name.startswith("data-"):
+            file[PRIVATE_PREFIX + name] = value or ""
     return file
+
+
+def _read_metadata(value: str) -> dict[str, str] | bool | None:
+    """Read PEP 658's value. What cannot be read is not advertised: a missing .metadata fails a whole install."""
+    algorithm, _, digest = value.partition("=")
+    return {algorithm: digest} if algorithm and digest else _FLAGS.get(value)
+
+
+_FLAGS: Final = {"true": True, "false": False}
+# Attribute -> key, and what its value means as JSON; None drops it.
+_READERS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
+    "data-requires-python": ("requires-python", lambda value: value or None),  # PEP 503
+    "data-yanked": ("yanked", lambda value: value or True),  # PEP 592: the attribute counts, its value is the reason
+    "data-core-metadata": ("core-metadata", _read_metadata),  # PEP 714
+    "data-dist-info-metadata": ("dist-info-metadata", _read_metadata),  # PEP 658
+    "data-gpg-sig": ("gpg-sig", _FLAGS.get),  # PEP 503
+    "data-provenance": ("provenance", lambda value: value or None),  # PEP 740
+    # In no PEP, but written by some indexes, and meant as in JSON (PEP 700):
+    "data-upload-time": ("upload-time", lambda value: value or None),
+    "data-size": ("size", lambda value: int(value) if re.fullmatch("[0-9]{1,18}", value) else None),
+}
 
 
 def render_html(document: dict[str, Any], project: str, links: Iterable[str]) -> bytes:
@@ -144,27 +150,52 @@ def _anchor(file: dict[str, Any], link: str) -> str:
     """Render one file of PEP 691 as an ``<a>``."""
     attributes = ""
     for key, value in file.items():
-        match key:
-            case "filename" | "url" | "hashes":
-                continue
-            case "requires-python" | "provenance" | "upload-time" if isinstance(value, str) and value:
-                text = value
-            case "yanked" if value:
-                text = value if isinstance(value, str) else ""
-            case "core-metadata" | "dist-info-metadata" if value is True or isinstance(value, dict):
-                digest = Digest.strongest(value) if isinstance(value, dict) else None
-                text = f"{digest.algorithm}={digest.hex}" if digest is not None else "true"
-            case "gpg-sig" if isinstance(value, bool):
-                text = "true" if value else "false"
-            case "size" if isinstance(value, int):
-                text = str(value)
-            case _:
-                if not isinstance(value, str) or not _DATA_ATTRIBUTE.fullmatch(key, len(PRIVATE_PREFIX)):
-                    continue
-                attributes += f' {key.removeprefix(PRIVATE_PREFIX)}="{_escape(value)}"'
-                continue
-        attributes += f' data-{key}="{_escape(text)}"'
+        known = _WRITERS.get(key)
+        if known is not None:
+            attributes += known(key, value)
+        elif key[0:1] == PRIVATE_PREFIX and isinstance(value, str) and _PRIVATE_ATTRIBUTE.fullmatch(key):
+            attributes += _write_text(key.removeprefix(PRIVATE_PREFIX + "data-"), value)
     return f'<a href="{escape(link)}"{attributes}>{escape(file["filename"])}</a><br>'
+
+
+def _write_text(key: str, value: object) -> str:
+    return f' data-{key}="{_escape(value)}"' if isinstance(value, str) else ""
+
+
+def _write_yanked(_: str, value: object) -> str:
+    reason = _escape(value) if isinstance(value, str) else ""
+    return f' data-yanked="{reason}"' if value else ""
+
+
+def _write_metadata(_: str, value: object) -> str:
+    """Write both spellings (PEP 714); the page has both keys or none, so one of them is enough to go by."""
+    text = "true"
+    if isinstance(value, dict):
+        digest = Digest.strongest(value)
+        text = f"{digest.algorithm}={digest.hex}" if digest is not None else text
+    elif value is not True:
+        return ""
+    return f' data-core-metadata="{text}" data-dist-info-metadata="{text}"'
+
+
+def _write_flag(key: str, value: object) -> str:
+    return f' data-{key}="{str(value).lower()}"' if isinstance(value, bool) else ""
+
+
+def _write_size(key: str, value: object) -> str:
+    return f' data-{key}="{value}"' if type(value) is int else ""
+
+
+_PRIVATE_ATTRIBUTE: Final = re.compile(PRIVATE_PREFIX + "data-[a-z0-9._-]+")
+_WRITERS: Final[dict[str, Callable[[str, object], str]]] = {
+    "requires-python": _write_text,
+    "yanked": _write_yanked,
+    "core-metadata": _write_metadata,
+    "gpg-sig": _write_flag,
+    "provenance": _write_text,
+    "upload-time": _write_text,
+    "size": _write_size,
+}
 
 
 def _escape(text: str) -> str:

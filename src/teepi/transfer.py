@@ -132,7 +132,7 @@ class Transfer:
             self.download.failed(error, interrupted=interrupted)
         self.download.abandoned = None
         if self._partial is not None:
-            self._partial.descriptor.drop()
+            self._partial.release()
 
     # -- fetch ---------------------------------------------------------------------------------------
 
@@ -159,7 +159,10 @@ class Transfer:
                 if prefix is not None and head.start == 0:
                     await self._drop_prefix()  # the range was ignored; nobody has seen a byte yet
                     prefix = None
-                if prefix is None or head.total in (None, prefix.notes.total):
+                if prefix is None or (
+                    head.total in (None, prefix.notes.total)
+                    and (self._digest is not None or _same_version(head, prefix.notes.etag))
+                ):
                     await self._begin(head)
                     return await self._pump_to_end(stream)
         except Mismatch:
@@ -197,7 +200,7 @@ class Transfer:
         partial, self._partial = self._partial, None
         if partial is not None:
             await self._in(self._store.landing, partial.discard)
-            partial.descriptor.drop()
+            partial.release()
         self._restart_hashes()
 
     async def _begin(self, head: SourceHead) -> None:
@@ -213,8 +216,13 @@ class Transfer:
                 f"{self.record.size}; it is not passed on."
             )
             raise Mismatch(msg)
-        # One Last-Modified for all answers, also where upstream has none: the time of this fetch.
-        head = replace(head, last_modified=head.last_modified or formatdate(usegmt=True))
+        head = replace(
+            head,
+            # Where upstream sends no length the page's tells a whole body from one that ended early.
+            total=self.record.size if head.total is None else head.total,
+            # One for all answers, also where upstream has none: the time of this fetch.
+            last_modified=head.last_modified or formatdate(usegmt=True),
+        )
         notes = PartialNotes(
             url=self.record.url,
             digest=self._digest_text,
@@ -299,26 +307,28 @@ class Transfer:
             tries += 1
             await asyncio.sleep(wait)
             try:
-                if await self._resume(source, None if self._digest is not None else etag):
+                if await self._resume(source, etag):
                     return
             except Interrupted as error:
                 log.info("%s", error)
 
-    async def _resume(self, source: Source, if_range: str | None) -> bool:
+    async def _resume(self, source: Source, etag: str | None) -> bool:
         download = self.download
         offset = download.arrived
+        if_range = None if self._digest is not None else etag
         self._metrics.resumes += 1
         async with source.open(offset, if_range=if_range, resuming=True) as stream:
             head = stream.head
-            if head.total != download.total and download.total is not None:
+            if self._digest is None and not _same_version(head, etag):
+                msg = f"Upstream's {self.record.filename} changed in mid-file."
+                raise Mismatch(msg)
+            # Only a whole answer may leave its size open.
+            if download.total is not None and head.total != download.total and (head.start or head.total is not None):
                 msg = f"Upstream's {self.record.filename} has another size than before."
                 raise Interrupted(msg)
             if head.start == offset:
                 log.info("%s goes on at %d bytes.", self.record.filename, offset)
                 return await self._pump_to_end(stream)
-            if self._digest is None and offset:
-                msg = f"Upstream's {self.record.filename} changed in mid-file."
-                raise Mismatch(msg)
             return await self._pump_to_end(await self._skip(stream, offset))
 
     async def _skip(self, stream: SourceStream, offset: int) -> SourceStream:
@@ -404,6 +414,11 @@ class _Preceded:
         """See :class:`~teepi.source.SourceStream`."""
         first, self._first = self._first, b""
         return first or await self._stream.read()
+
+
+def _same_version(head: SourceHead, etag: str | None) -> bool:
+    """Whether an answer to If-Range is of the bytes that ``etag`` named (RFC 9110, 15.3.7.3)."""
+    return head.etag == etag or (head.etag is None and head.start > 0)
 
 
 def _head_of(notes: PartialNotes) -> SourceHead:

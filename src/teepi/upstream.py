@@ -265,21 +265,29 @@ class UpstreamSource:
 class _Stream:
     """The body of an upstream answer."""
 
-    __slots__ = ("_metrics", "_response", "_url", "head")
+    __slots__ = ("_broken", "_metrics", "_response", "_url", "head")
 
     def __init__(self, response: aiohttp.ClientResponse, url: str, head: SourceHead, metrics: Metrics) -> None:
         self._response = response
         self._url = url
         self._metrics = metrics
+        self._broken: Exception | None = None
         self.head = head
 
     async def read(self) -> bytes:
         """See :meth:`teepi.source.SourceStream.read`."""
+        content = self._response.content
         try:
-            data = await self._response.content.readany()
+            if self._broken is not None:
+                raise self._broken
+            data = await content.readany()
         except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
-            msg = f"{shown(self._url)} broke off: {_reason(error)}."
-            raise Interrupted(msg) from error
+            # aiohttp raises before it gives out what had arrived; a resume begins behind that.
+            data = content._read_nowait(-1) if content._buffer else b""  # noqa: SLF001
+            self._broken = error
+            if not data:
+                msg = f"{shown(self._url)} broke off: {_reason(error)}."
+                raise Interrupted(msg) from error
         self._metrics.upstream_bytes += len(data)
         return data
 

@@ -195,6 +195,8 @@ class Line:
 
     async def send(self, data: bytes) -> None:
         """Hand raw bytes to the kernel."""
+        if self._writer.is_closing():  # uvloop raises RuntimeError for a write to a connection just lost
+            raise ConnectionResetError
         self._writer.write(data)
         await self._writer.drain()
 

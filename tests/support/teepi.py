@@ -147,6 +147,7 @@ class TeepiProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._readers: list[asyncio.Task[None]] = []
         self._listening = asyncio.Event()
+        self._spoke = asyncio.Event()
         self._environment = scrubbed_environment(directory) | dict(environment or {})
         self._command = [*prefix, sys.executable, "-m", "teepi", "serve", "--listen", "127.0.0.1:0"]
         self._command += ["--upstream", upstream, "--cache-dir", str(self.cache_dir)]
@@ -212,6 +213,13 @@ class TeepiProcess:
         """Wait until it ends by itself; return the exit code."""
         return await self._wait()
 
+    async def said(self, words: str) -> None:
+        """Wait until ``words`` have come on stderr."""
+        async with asyncio.timeout(_START_SECONDS):
+            while words not in self.stderr:
+                self._spoke.clear()
+                await self._spoke.wait()
+
     async def end(self) -> None:
         """Kill what is left of it, and whatever the prefix started, each by its id."""
         if self._process is None:
@@ -247,6 +255,7 @@ class TeepiProcess:
         while line := await stream.readline():
             text = line.decode(errors="replace")
             setattr(self, name, getattr(self, name) + text)
+            self._spoke.set()
             if name == "stdout" and (found := _LISTENS.search(text)):
                 self.address = ("127.0.0.1", int(found[1]))
                 self._listening.set()

@@ -15,7 +15,7 @@ import pytest
 
 from teepi.errors import StoreError
 from teepi.model import Digest, FileKey
-from teepi.store import PageStore, PartialNotes, Store, StoredPage, files, partial
+from teepi.store import PageStore, PartialNotes, Store, StoredPage, disk, files, partial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,12 +66,12 @@ def test_commit_syncs_before_the_rename_and_the_directory_after(store: Store, mo
     """Fault 2: no rename without a sync of the file before and of its directory behind."""
     calls: list[str] = []
     monkeypatch.setattr(files, "sync", lambda _: calls.append("sync"))
-    monkeypatch.setattr(files, "sync_directory", lambda path: calls.append(f"directory {path.name}"))
+    for module in (files, disk):
+        monkeypatch.setattr(module, "sync_directory", lambda path: calls.append(f"directory {path.name}"))
     real = type(store.root).rename
     monkeypatch.setattr(type(store.root), "rename", lambda self, to: (calls.append("rename"), real(self, to))[1])
     _commit(store)
-    meaningful = [call for call in calls if call != "rename"][:1] + calls[-3:]
-    assert meaningful == ["sync", "rename", f"directory {SHA256[:2]}", "directory sha256"]
+    assert calls[-4:] == ["directory sha256", "sync", "rename", f"directory {SHA256[:2]}"]
 
 
 def test_commit_that_fails_to_sync_commits_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

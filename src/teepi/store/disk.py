@@ -20,6 +20,20 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def make_directories(path: Path) -> None:
+    """Make the directory ``path`` and what is missing above it, each durable as a name. Raises OSError."""
+    try:
+        path.mkdir(mode=0o755)
+    except FileNotFoundError:
+        make_directories(path.parent)
+        path.mkdir(mode=0o755, exist_ok=True)
+    except FileExistsError:
+        if path.is_dir():
+            return
+        raise
+    sync_directory(path.parent)
+
+
 def sync(fd: int) -> None:
     """Make the bytes of ``fd`` durable. Raises OSError."""
     if hasattr(os, "fdatasync"):

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import stat
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from teepi.descriptor import Descriptor
 from teepi.errors import StoreError
 from teepi.readable import Landed
-from teepi.store.disk import replace_file, sync, sync_directory
+from teepi.store.disk import make_directories, replace_file, sync, sync_directory
 from teepi.store.partial import Partial, PartialNotes, boot_id
 
 if TYPE_CHECKING:
@@ -70,13 +71,14 @@ class Store:
         self._damaged = self._layout / "damaged"
         self._boot_id = boot_id()
         self._lock_fd = -1
+        self._closed = threading.Event()
         # Hashing and writing release the GIL; more threads than that only add switches.
         self.landing = ThreadPoolExecutor(max_workers=4, thread_name_prefix="landing")
         # Apart from landing, since one fdatasync may take seconds on a slow disk.
         self.committing = ThreadPoolExecutor(max_workers=4, thread_name_prefix="committing")
         try:
             for directory in (self._files, self._aliases, self._partials, self._damaged):
-                directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+                make_directories(directory)
             if not os.access(self._partials, os.W_OK):
                 self.problem = f"The cache directory {root} cannot be written; teepi serves what it holds."
         except OSError as error:
@@ -114,7 +116,7 @@ class Store:
                     os.close(fd)  # a file system without locks
                     log.warning("The cache directory %s cannot be locked: %s.", self.root, error.strerror)
                     return
-                if time.monotonic() >= deadline:
+                if time.monotonic() >= deadline or self._closed.is_set():
                     os.close(fd)
                     msg = (
                         f"Another teepi uses the cache directory {self.root}: stop it, or give this one "
@@ -124,13 +126,14 @@ class Store:
                 if not said:
                     log.warning("Another teepi uses %s; waiting up to %.0f s for it to leave.", path, wait_seconds)
                     said = True
-                time.sleep(_LOCK_POLL_SECONDS)
+                self._closed.wait(_LOCK_POLL_SECONDS)
             else:
                 self._lock_fd = fd
                 return
 
     def close(self) -> None:
-        """End the threads and give up the lock."""
+        """End the threads and give up the lock, or the waiting for it."""
+        self._closed.set()
         self.landing.shutdown()
         self.committing.shutdown()
         if self._lock_fd >= 0:
@@ -214,24 +217,23 @@ class Store:
         """
         fd = partial.descriptor.fd
         path = self._path(sha256)
-        new_shelf = not path.parent.exists()
-        path.parent.mkdir(exist_ok=True)
-        os.fchmod(fd, 0o444)
-        if (seconds := _seconds(last_modified)) is not None:
-            os.utime(fd, (seconds, seconds))
+        make_directories(path.parent)
         sync(fd)
         if path.is_dir() and not path.is_symlink():
             self.set_aside(sha256, "a directory")
         partial.path.rename(path)
+        # Not before: after a crash a partial that is read-only, or as old as upstream's file, is not resumed.
+        with contextlib.suppress(OSError):
+            os.fchmod(fd, 0o444)
+            if (seconds := _seconds(last_modified)) is not None:
+                os.utime(fd, (seconds, seconds))
         sync_directory(path.parent)
-        if new_shelf:
-            sync_directory(self._files)
         partial.forget_notes()
         if key.sha256 is None:
             head = partial.notes
             alias = {"key": key.value, "sha256": sha256, "size": partial.length, "etag": head.etag, "url": head.url}
             target = self._alias_path(key)
-            target.parent.mkdir(exist_ok=True)
+            make_directories(target.parent)
             replace_file(target, json.dumps(alias).encode())
 
     def remove_old_partials(self, max_age_days: float) -> int:

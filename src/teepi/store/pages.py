@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiofiles
 
-from teepi.store.disk import replace_file
+from teepi.store.disk import make_directories, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,12 +66,12 @@ class PageStore:
         return _decode(data)
 
     async def save(self, page: StoredPage) -> None:
-        """Write ``page``. Raises OSError; the page stored before stays then."""
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._write, page)
+        """Write ``page``, also when the caller is cancelled. Raises OSError; the page stored before stays then."""
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._executor, self._write, page))
 
     def _write(self, page: StoredPage) -> None:
         path = self._path(page.index, page.project)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directories(path.parent)
         replace_file(path, _encode(page))
 
     def walk(self) -> Iterator[StoredPage]:

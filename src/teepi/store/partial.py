@@ -52,7 +52,7 @@ class PartialNotes:
 
 
 class Partial:
-    """An open partial; its methods block and raise OSError. Drop :attr:`descriptor` when done."""
+    """An open partial; its methods block and raise OSError. :meth:`release` it when done."""
 
     def __init__(self, path: Path, fd: int, length: int, notes: PartialNotes) -> None:
         """Own ``fd``, of which the first ``length`` bytes are good."""
@@ -129,10 +129,23 @@ class Partial:
             offset += len(data)
 
     def keep(self) -> None:
-        """Sync for a clean stop, so that even after a power cut a later process resumes."""
-        sync(self.descriptor.fd)
+        """Sync for a clean stop, so that even after a power cut a later process resumes.
+
+        Raises OSError. When the sync failed nothing is kept: pages that were lost may read as good until evicted.
+        """
+        try:
+            sync(self.descriptor.fd)
+        except OSError:
+            self.discard()
+            raise
         self.notes = replace(self.notes, synced_bytes=self.length)
         replace_file(_notes_path(self.path), _encode(self.notes))
+
+    def release(self) -> None:
+        """Let go: of the lock at once, since readers may hold the descriptor (and with it the lock) for long."""
+        with contextlib.suppress(OSError):
+            fcntl.flock(self.descriptor.fd, fcntl.LOCK_UN)
+        self.descriptor.drop()
 
     def discard(self) -> None:
         """Remove the names; whoever holds the descriptor reads on."""

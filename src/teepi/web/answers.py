@@ -40,7 +40,7 @@ def error(problem: TeepiError) -> web.Response:
 
 def redirect(target: str, query: str) -> web.Response:
     """Redirect for good to ``target`` (decoded, relative to the request's path), keeping the raw ``query``."""
-    location = quote(target) + (f"?{query}" if query else "")
+    location = quote(target, safe="/+") + (f"?{query}" if query else "")
     return plain(f"Moved to {target}", 301, {"Location": location})
 
 

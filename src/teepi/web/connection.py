@@ -7,7 +7,8 @@ its socket; :meth:`Connection.connection_lost` ends it. What is answered is not 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 log = logging.getLogger(__name__)
+
+_UNREADABLE: Final = "The request is not valid HTTP/1.1, or a line of its head is too long.\n"
+_FAILED: Final = "teepi failed on this request; see its log.\n"
 
 
 class Connection(RequestHandler):
@@ -32,6 +36,13 @@ class Connection(RequestHandler):
         self.lost: asyncio.Future[None] = loop.create_future()
         """Done when the connection is lost."""
 
+    def close(self) -> None:
+        """Take no more requests. With none to answer the connection ends now: aiohttp would leave it open, idle."""
+        is_idle = self._waiter is not None and not self._waiter.done()
+        super().close()
+        if is_idle and self.transport is not None:
+            self.transport.close()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell whoever waits."""
         super().connection_lost(exc)
@@ -39,6 +50,17 @@ class Connection(RequestHandler):
             self.lost.set_result(None)
         if self.client_left is not None:
             self.client_left()
+
+    def handle_error(self, *args: Any, **kw: Any) -> web.StreamResponse:  # noqa: ANN401 - as aiohttp has it
+        """Answer a request that could not be read, in a sentence and not to be stored, like every other error."""
+        status = super().handle_error(*args, **kw).status
+        response = web.Response(
+            status=status,
+            text=_UNREADABLE if status < HTTPStatus.INTERNAL_SERVER_ERROR else _FAILED,
+            headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
+        )
+        response.force_close()
+        return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ANN401 - as aiohttp has it
         """Say what was wrong with a request head in one line: anyone can send a thousand bad ones."""

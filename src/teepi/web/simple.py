@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from packaging.utils import canonicalize_name
 
 from teepi.errors import NotAcceptable, NotFound, TeepiError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from teepi.pages import Pages
 
 _PROJECT: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")  # PEP 508
+_LONGEST_NAME: Final = 200  # characters; no index has longer ones, and the page must find room in a file name
 _VARY: Final = "Accept, Accept-Encoding"
 # What upstream's list is asked for, by what the client takes; it passes through as it comes.
 _LIST_ACCEPT: Final = {
@@ -39,7 +40,7 @@ class PageHandlers:
     async def project(self, request: BaseRequest, index: str, name: str, *, slash: bool) -> web.StreamResponse:
         """Answer ``…/{name}/``; a name that is not normalised, or no slash behind it, redirects (PEP 503)."""
         self._indexes.require(index)
-        if not _PROJECT.fullmatch(name):
+        if len(name) > _LONGEST_NAME or not _PROJECT.fullmatch(name):
             msg = f"{name[:100]!r} is not the name of a project."
             raise NotFound(msg)
         project = canonicalize_name(name)
@@ -67,9 +68,18 @@ class PageHandlers:
         self._indexes.require(index)
         form = _negotiate(request)
         async with self._pages.project_list(index, _LIST_ACCEPT[form]) as (content_type, body):
-            headers = {"Content-Type": content_type, "Cache-Control": "no-store", "Vary": _VARY}
-            response = web.StreamResponse(headers=headers)
-            response.enable_chunked_encoding()
+            response = web.StreamResponse(
+                headers={
+                    "Content-Type": content_type,
+                    "Cache-Control": "no-store",
+                    "Vary": _VARY,
+                    "Cache-Status": "teepi; fwd=bypass",
+                }
+            )
+            if request.version >= HttpVersion11:
+                response.enable_chunked_encoding()
+            else:
+                response.force_close()  # HTTP/1.0 has no chunks: the end of the connection ends the body
             await response.prepare(request)
             if request.method == "HEAD":
                 return response

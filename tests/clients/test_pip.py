@@ -1,0 +1,79 @@
+"""pip, the newest and one of 2021, installing through teepi."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.clients.conftest import Client, publish
+from tests.support.faults import Reset, WrongBytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.clients.conftest import Done, Offline, Shop
+    from tests.conftest import MakeProcess
+    from tests.support.teepi import TeepiProcess
+    from tests.support.upstream import Upstream
+
+pytestmark = pytest.mark.client
+
+MIB = 1024 * 1024
+PIPS = ["pip", "pip-20.3"]
+
+
+async def install(client: Client, teepi: TeepiProcess, path: str = "/root/pypi/+simple/") -> Done:
+    """Install ``teetop`` into a fresh target with an empty cache."""
+    client.fresh()
+    index = teepi.url + path
+    return await client.run("pip", "install", "--index-url", index, "--target", client.target, "teetop")
+
+
+@pytest.mark.parametrize("name", PIPS)
+async def test_pip_installs_through_teepi_and_again_offline(
+    make_process: MakeProcess, offline: Offline, shop: Shop, tmp_path: Path, name: str
+) -> None:
+    """The newest versions with a dependency and an sdist, every file fetched once; then without upstream."""
+    client = Client(name, tmp_path / "home")
+    teepi = await make_process()
+    await install(client, teepi)
+    assert await client.versions("teetop", "teebase", "teebuilt") == ["2.0", "1.5", "3.0"]
+    shop.assert_fetched_once()
+    requests = len(shop.upstream.requests)
+    await offline(teepi)
+    await install(client, teepi, "/simple/")
+    assert await client.versions("teetop", "teebase", "teebuilt") == ["2.0", "1.5", "3.0"]
+    assert len(shop.upstream.requests) == requests
+
+
+@pytest.mark.parametrize("name", PIPS)
+async def test_pip_does_not_notice_an_upstream_that_breaks_in_mid_file(
+    make_process: MakeProcess, upstream: Upstream, tmp_path: Path, name: str
+) -> None:
+    """Four resets, each resumed by Range behind one answer; pip warns of nothing (contract 30)."""
+    client = Client(name, tmp_path / "home")
+    shop = publish(upstream, "json", padding=5 * MIB)
+    _, base, _ = shop.wanted
+    upstream.script(base, [Reset(count * MIB + count) for count in (1, 2, 3, 4)])
+    done = await install(client, await make_process())
+    assert "WARNING" not in done.output
+    assert await client.versions("teetop", "teebase") == ["2.0", "1.5"]
+    first, *resumed = upstream.ranges(base)
+    assert first is None
+    assert len(resumed) == 4
+    assert None not in resumed
+
+
+async def test_pip_is_refused_a_wrong_file_and_gets_the_right_one(
+    make_process: MakeProcess, upstream: Upstream, tmp_path: Path
+) -> None:
+    """Wrong bytes once: pip's own retry gets the right file, and never sees a whole wrong one (contract 32)."""
+    client = Client("pip", tmp_path / "home")
+    shop = publish(upstream, "json", padding=MIB)
+    _, base, _ = shop.wanted
+    upstream.script(base, [WrongBytes(1000)])
+    done = await install(client, await make_process())
+    assert "DO NOT MATCH" not in done.output
+    assert await client.versions("teebase") == ["1.5"]
+    assert upstream.count("GET", base) == 2

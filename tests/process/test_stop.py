@@ -1,0 +1,124 @@
+"""SIGTERM: exit status 0, running answers get some time, partials are kept and taken up again (fault 19)."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.process.tools import WITHHELD, assert_names_hold, begin
+from tests.support.clients import ConnectionEnd, RawClient, fetch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import MakeProcess
+    from tests.process.conftest import Publish, Published
+    from tests.support.teepi import TeepiProcess
+    from tests.support.upstream import Upstream
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_stop_when_idle_exits_0_at_once(make_process: MakeProcess, number: signal.Signals) -> None:
+    """A connection that is kept alive without a request holds nothing up; nothing is said."""
+    teepi = await make_process()
+    async with await RawClient.connect(teepi.address) as client:
+        assert (await client.get("/healthz")).status == 200
+        began = time.monotonic()
+        teepi.signal(number)
+        assert await teepi.wait() == 0
+        assert time.monotonic() - began < 3  # the drain alone would be five seconds
+        assert await client.read_to_end() == (b"", "fin")
+    assert teepi.stderr == ""
+
+
+async def assert_resumes(teepi: TeepiProcess, upstream: Upstream, file: Published, landed: int) -> None:
+    """The partial of at least ``landed`` bytes is used: the answer is right and upstream saw a Range for the rest."""
+    answer = await fetch(teepi.address, file.link)
+    assert (answer.status, answer.body == file.content, answer.complete) == (200, True, True)
+    asked = upstream.ranges(file.path)[-1]
+    assert asked is not None
+    assert landed <= int(asked.removeprefix("bytes=").removesuffix("-")) < len(file.content)
+    assert upstream.count("GET", file.path) == 2
+
+
+async def test_stop_with_a_fetch_nobody_waits_for_keeps_the_partial(
+    make_process: MakeProcess, publish: Publish, upstream: Upstream, tmp_path: Path
+) -> None:
+    """The client has left, the fetch goes on behind; SIGTERM syncs it and the next process asks for the rest."""
+    file = publish(2 * MIB)
+    gate = upstream.gate(file.path, MIB)
+    teepi = await make_process()
+    client, _ = await begin(teepi, file.link, MIB - WITHHELD)
+    client.close()
+    assert await teepi.terminate() == 0
+    assert file.partial.stat().st_size >= MIB - WITHHELD
+    assert not file.cached.exists()
+    gate.open()
+    await assert_resumes(await make_process(), upstream, file, MIB - WITHHELD)
+    assert_names_hold(tmp_path / "cache")
+    assert not file.partial.exists()
+
+
+async def test_stop_lets_a_running_answer_end(
+    make_process: MakeProcess, publish: Publish, upstream: Upstream
+) -> None:
+    """While it drains, new connections are refused and the client in mid-download gets all; then exit 0, committed."""
+    file = publish(2 * MIB)
+    gate = upstream.gate(file.path, MIB)
+    teepi = await make_process()
+    async with await RawClient.connect(teepi.address) as idle:
+        assert (await idle.get("/healthz")).status == 200
+        client, first = await begin(teepi, file.link, MIB - WITHHELD)
+        async with client:
+            teepi.signal(signal.SIGTERM)
+            assert await idle.read_to_end() == (b"", "fin")  # it drains now
+            with pytest.raises(ConnectionRefusedError):
+                await RawClient.connect(teepi.address)
+            gate.open()
+            assert first + await client.read(len(file.content) - len(first)) == file.content
+            assert await teepi.wait() == 0
+    assert file.cached.read_bytes() == file.content
+
+
+async def test_stop_drains_for_a_bounded_time(
+    make_process: MakeProcess, publish: Publish, upstream: Upstream
+) -> None:
+    """An upstream that says nothing more holds the exit up for five seconds, not longer; the client is cut short."""
+    file = publish(2 * MIB)
+    upstream.gate(file.path, MIB)
+    teepi = await make_process()
+    client, first = await begin(teepi, file.link, MIB - WITHHELD)
+    async with client:
+        began = time.monotonic()
+        assert await teepi.terminate() == 0
+        assert 4 < time.monotonic() - began < 9  # podman kills after ten
+        with pytest.raises(ConnectionEnd):
+            await client.read(len(file.content) - len(first))
+    assert file.partial.stat().st_size >= MIB - WITHHELD
+
+
+async def test_stop_asked_twice_ends_at_once_and_keeps_the_partial(
+    make_process: MakeProcess, publish: Publish, upstream: Upstream
+) -> None:
+    """The second SIGTERM ends the drain; the status is 0 and nothing that has landed is lost."""
+    file = publish(2 * MIB)
+    gate = upstream.gate(file.path, MIB)
+    teepi = await make_process()
+    async with await RawClient.connect(teepi.address) as idle:
+        assert (await idle.get("/healthz")).status == 200
+        client, _ = await begin(teepi, file.link, MIB - WITHHELD)
+        async with client:
+            began = time.monotonic()
+            teepi.signal(signal.SIGTERM)
+            assert await idle.read_to_end() == (b"", "fin")  # the first one has been taken
+            teepi.signal(signal.SIGTERM)
+            assert await teepi.wait() == 0
+            assert time.monotonic() - began < 3
+    assert "Traceback" not in teepi.stderr
+    gate.open()
+    await assert_resumes(await make_process(), upstream, file, MIB - WITHHELD)

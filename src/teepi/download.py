@@ -121,7 +121,8 @@ class Download:
             self._release_ring()  # a reader may have been put ahead without having read
             while not ring.room:
                 await self._change()
-            count = min(ring.room, len(view))
+            # Of unknown size the newest part is shown to nobody: it must leave room to go on.
+            count = min(ring.room, len(view), ring.size // 2)
             self._before_newest = self.arrived
             ring.append(view[:count])
             view = view[count:]

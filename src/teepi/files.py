@@ -225,6 +225,16 @@ class Files:
         generation = self._generation(record)
         return value if value is None or not generation else f'{value[:-1]}-{generation}"'
 
+    def known_etag(self, record: FileRecord) -> str | None:
+        """Return the ETag of a file as far as it is known without asking upstream."""
+        opened = None if record.key.sha256 is not None else self.look(record)
+        if opened is None:
+            return self.etag(record)
+        try:
+            return self.facts(record, opened).etag
+        finally:
+            opened.close()
+
     def facts(self, record: FileRecord, opened: Opened) -> FileFacts:
         """Return what is known of an opened file now (of a download: once it has started)."""
         body = opened.body
@@ -277,7 +287,7 @@ class Files:
             if body.state is State.CONNECTING:
                 msg = f"Upstream has not begun to send {body.name} yet; teepi goes on fetching it. Try again."
                 raise Unavailable(msg) from None
-        if body.failure is not None and body.limit == 0 and not body.released:
+        if body.failure is not None and not body.released:  # nothing has been said to this client yet
             raise body.failure.with_traceback(None)
 
     # -- ranges --------------------------------------------------------------------------------------
@@ -299,7 +309,7 @@ class Files:
         try:
             start, stop = wanted.resolve(total)
         except RangeNotSatisfiable:
-            return True
+            return body is not None  # upstream says so as well, and nothing need be fetched for it
         if (start == 0 and stop == total) or stop - start > limits.passed_range_bytes:
             return True
         if body is None or body.state is State.CONNECTING:

@@ -159,7 +159,9 @@ class Pages:
             if page is not None and not isinstance(error, NotFound):
                 return page, self._count(Freshness.STALE)
             raise error.with_traceback(None)
-        msg = f"The page of {key[1]} could not be made: {error!r}."
+        if page is not None:
+            return page, self._count(Freshness.STALE)
+        msg = f"The page of {key[1]} could not be made ({type(error).__name__}); see teepi's log."
         raise Unavailable(msg) from error
 
     def _answered(self, key: tuple[str, str], task: asyncio.Task[Page]) -> None:
@@ -248,15 +250,15 @@ class Pages:
             self._pages.move_to_end(key)
             return page
         stored = await self._store.load(*key)
-        if stored is None:
-            return None
+        content = None
         try:
-            content = await self._parse(stored)
+            content = None if stored is None else await self._parse(stored)
         except TeepiError as error:
             log.warning("The stored page of %s cannot be read: %s", key[1], error)
-            return None
-        if (page := self._pages.get(key)) is not None:  # somebody was quicker
+        if (page := self._pages.get(key)) is not None:  # somebody was quicker, from disk or from upstream
             return page
+        if stored is None or content is None:
+            return None
         age = max(0.0, time.time() - stored.fetched_at)  # a time from the future counts as now
         page = Page(stored, content, time.monotonic() - age)
         self._keep(key, page)
@@ -281,6 +283,8 @@ class Pages:
             body = render(page.content, form, base)
         else:
             body = await asyncio.to_thread(render, page.content, form, base)
+            if (found := page.variants.get((form, base))) is not None:  # somebody was quicker
+                return found
         found = page.variants.get((form, base))
         if found is not None:  # somebody was quicker
             return found

@@ -108,7 +108,7 @@ class Server:
             return [sentence for sentence in (store.problem, catalog.problem) if sentence]
 
         app = App(
-            PageHandlers(indexes, pages),
+            PageHandlers(indexes, pages, limits),
             FileHandlers(indexes, files, senders, self.metrics),
             OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems),
         )

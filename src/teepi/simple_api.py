@@ -57,18 +57,21 @@ def parse_page(body: bytes, *, content_type: str, url: str, index: str, project:
     Raises :class:`BadPage` when the whole cannot be an index page of version 1 of the API.
     """
     body = body.removeprefix(_BYTE_ORDER_MARK).strip()
+    said = url.partition("?")[0]  # a query may be a secret
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type.endswith(("+json", "/json")) or body.startswith(b"{"):
-        document = _decode_json(body, url)
-        _check_version(document, url)
+        document = _decode_json(body, said)
+        _check_version(document, said)
         pairs = _read_files(document, link_base=url, index=index, project=project)
     else:
         document, base = parse_html(body)
-        minor = _check_version(document, url)
+        minor = _check_version(document, said)
         link_base = _resolved_base(url, base)
         pairs = _read_files(document, link_base=link_base, index=index, project=project, named=False)
-        if not any(_EXTENSION.search(record.filename) for record, _ in pairs) and (not body or is_for_people(body)):
-            raise BadPage(f"The answer of {url} is not an index page but a web page of another kind, or empty.")
+        if not any(_EXTENSION.search(record.filename) for record, _ in pairs) and (
+            b"<" not in body or is_for_people(body)
+        ):
+            raise BadPage(f"The answer of {said} is not an index page but something of another kind, or empty.")
         # PEP 700: from 1.1 on every file has a size, and installers rely on it.
         if minor >= 1 and not all(record.size is not None for record, _ in pairs):
             document["meta"]["api-version"] = "1.0"

@@ -39,7 +39,7 @@ _NOT_MODIFIED: Final = 304
 _NOT_FOUND: Final = (404, 410)
 _RANGE_REFUSED: Final = 416
 _WORTH_ANOTHER_TRY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_READ_BYTES: Final = 1 << 16
+_MOST_DIGITS: Final = 18  # a longer number is no size of any file
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ class Upstream:
         # Files have connections of their own: a page must not queue behind large files.
         self._files = self._session(per_host=200)
         self._small = self._session(per_host=64)
+        # What passes straight through to a client lasts as long as that client likes.
+        self._passing = self._session(per_host=200)
 
     @staticmethod
     def _session(per_host: int) -> aiohttp.ClientSession:
@@ -89,6 +91,7 @@ class Upstream:
         """Close all connections."""
         await self._files.close()
         await self._small.close()
+        await self._passing.close()
 
     @asynccontextmanager
     async def _get(
@@ -174,7 +177,7 @@ class Upstream:
     @asynccontextmanager
     async def project_list(self, url: str, accept: str) -> AsyncIterator[tuple[str, AsyncIterator[bytes]]]:
         """Open upstream's project list as it is: its Content-Type and body. Raises :class:`UpstreamError`."""
-        async with self._get(self._small, url, {"Accept": accept}, decompress=True) as response:
+        async with self._get(self._passing, url, {"Accept": accept}, decompress=True) as response:
             if response.status != _OK:
                 raise self._refuse(url, response.status)
             yield response.headers.get("Content-Type", "text/html"), self._chunks(response, url)
@@ -196,23 +199,23 @@ class Upstream:
     async def range(self, url: str, header: str) -> AsyncIterator[tuple[int, int, int | None, _Stream] | None]:
         """Ask for one range of a file by itself (``header`` is the Range field's value).
 
-        Yields (start, stop, total, stream), or None when upstream ignored the range. Raises
-        :class:`RangeNotSatisfiable` when it lies past the end.
+        Yields (start, stop, total, stream), or None when upstream ignored the range or does not say which it sends.
+        Raises :class:`RangeNotSatisfiable` when it lies past the end.
         """
         headers = {"Accept-Encoding": "identity", "Range": header}
-        async with self._get(self._small, url, headers) as response:
+        async with self._get(self._passing, url, headers) as response:
             if response.status == _OK:
                 yield None
                 return
             if response.status != _PARTIAL:
-                size = response.headers.get("Content-Range", "").removeprefix("bytes */")
-                if response.status == _RANGE_REFUSED and size.isascii() and size.isdigit():
-                    raise RangeNotSatisfiable(int(size))
+                size = _number(response.headers.get("Content-Range", "").removeprefix("bytes */"))
+                if response.status == _RANGE_REFUSED and size is not None:
+                    raise RangeNotSatisfiable(size)
                 raise self._refuse(url, response.status)
             parsed = parse_content_range(response.headers.get("Content-Range"))
             if parsed is None:
-                msg = f"Upstream answered {shown(url)} with an unusable Content-Range."
-                raise Interrupted(msg)
+                yield None
+                return
             start, stop, total = parsed
             yield start, stop, total, _Stream(response, url, SourceHead(start, total), self._metrics)
 
@@ -294,10 +297,9 @@ class _Stream:
 
 def _whole_head(response: aiohttp.ClientResponse) -> SourceHead:
     headers = response.headers
-    length = headers.get("Content-Length", "")
     return SourceHead(
         start=0,
-        total=int(length) if length.isascii() and length.isdigit() else None,
+        total=_number(headers.get("Content-Length", "")),
         etag=strong_etag(headers.get("ETag")),
         last_modified=headers.get("Last-Modified"),
         immutable="immutable" in headers.get("Cache-Control", "").lower(),
@@ -314,5 +316,11 @@ def _partial_head(response: aiohttp.ClientResponse, url: str, offset: int) -> So
     return SourceHead(offset, parsed[2], whole.etag, whole.last_modified, whole.immutable)
 
 
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
+
+
 def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL):
+        return type(error).__name__  # their words hold the URL with its query, which may be a secret
     return str(error).rstrip(".") or type(error).__name__

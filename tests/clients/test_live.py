@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from teepi import config
-from tests.clients.conftest import Client
+from tests.clients.installers import Client
 from tests.support.clients import fetch
 
 if TYPE_CHECKING:

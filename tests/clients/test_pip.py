@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.clients.conftest import Client, publish
+from tests.clients.installers import Client, open_shop
 from tests.support.faults import Reset, WrongBytes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.clients.conftest import Done, Offline, Shop
+    from tests.clients.conftest import Offline
+    from tests.clients.installers import Shop
     from tests.conftest import MakeProcess
     from tests.support.teepi import TeepiProcess
     from tests.support.upstream import Upstream
@@ -23,8 +24,8 @@ MIB = 1024 * 1024
 PIPS = ["pip", "pip-20.3"]
 
 
-async def install(client: Client, teepi: TeepiProcess, path: str = "/root/pypi/+simple/") -> Done:
-    """Install ``teetop`` into a fresh target with an empty cache."""
+async def install(client: Client, teepi: TeepiProcess, path: str = "/root/pypi/+simple/") -> str:
+    """Install ``teetop`` into a fresh target with an empty cache; return what pip says."""
     client.fresh()
     index = teepi.url + path
     return await client.run("pip", "install", "--index-url", index, "--target", client.target, "teetop")
@@ -53,11 +54,11 @@ async def test_pip_does_not_notice_an_upstream_that_breaks_in_mid_file(
 ) -> None:
     """Four resets, each resumed by Range behind one answer; pip warns of nothing (contract 30)."""
     client = Client(name, tmp_path / "home")
-    shop = publish(upstream, "json", padding=5 * MIB)
+    shop = open_shop(upstream, "json", padding=5 * MIB)
     _, base, _ = shop.wanted
     upstream.script(base, [Reset(count * MIB + count) for count in (1, 2, 3, 4)])
-    done = await install(client, await make_process())
-    assert "WARNING" not in done.output
+    said = await install(client, await make_process())
+    assert "WARNING" not in said
     assert await client.versions("teetop", "teebase") == ["2.0", "1.5"]
     first, *resumed = upstream.ranges(base)
     assert first is None
@@ -70,10 +71,10 @@ async def test_pip_is_refused_a_wrong_file_and_gets_the_right_one(
 ) -> None:
     """Wrong bytes once: pip's own retry gets the right file, and never sees a whole wrong one (contract 32)."""
     client = Client("pip", tmp_path / "home")
-    shop = publish(upstream, "json", padding=MIB)
+    shop = open_shop(upstream, "json", padding=MIB)
     _, base, _ = shop.wanted
     upstream.script(base, [WrongBytes(1000)])
-    done = await install(client, await make_process())
-    assert "DO NOT MATCH" not in done.output
+    said = await install(client, await make_process())
+    assert "DO NOT MATCH" not in said
     assert await client.versions("teebase") == ["1.5"]
     assert upstream.count("GET", base) == 2

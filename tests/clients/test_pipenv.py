@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.clients.conftest import Client
+from tests.clients.installers import Client
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.clients.conftest import Offline, Shop
+    from tests.clients.conftest import Offline
+    from tests.clients.installers import Shop
     from tests.conftest import MakeProcess
 
 pytestmark = pytest.mark.client
 
 
-@pytest.mark.parametrize("path", ["/simple", "/simple/", "/root/pypi/+simple"])
+@pytest.mark.parametrize(
+    ("shop", "path"),
+    [("json", "/simple"), ("html", "/simple/"), ("json", "/root/pypi/+simple")],
+    indirect=["shop"],
+)
 async def test_pipenv_locks_and_syncs_through_a_mirror_and_again_offline(
     make_process: MakeProcess, offline: Offline, shop: Shop, tmp_path: Path, path: str
 ) -> None:

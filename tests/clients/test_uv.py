@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.clients.conftest import Client
+from tests.clients.installers import Client
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.clients.conftest import Offline, Shop
+    from tests.clients.conftest import Offline
+    from tests.clients.installers import Shop
     from tests.conftest import MakeProcess
 
 pytestmark = pytest.mark.client

@@ -8,7 +8,6 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from teepi.download import Download
 from teepi.limits import Limits
 from tests.support.clients import RawClient, fetch
 from tests.support.faults import Fault
@@ -17,6 +16,7 @@ from tests.support.upstream import Gate
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from teepi.download import Download
     from tests.conftest import MakeTeepi
     from tests.support.clients import Answer
     from tests.support.exchange import At, Line
@@ -155,6 +155,6 @@ async def until(fact: Callable[[], bool]) -> None:
         await asyncio.sleep(0.002)
 
 
-def descriptors() -> int:
-    """Return how many descriptors this process has open."""
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+def descriptors(upstream: Upstream) -> int:
+    """Return how many descriptors this process has open, those of connections kept to ``upstream`` left out."""
+    return len(os.listdir("/proc/self/fd")) - 2 * upstream.open_connections  # noqa: PTH208 - both ends are ours

@@ -13,10 +13,12 @@ import pytest
 from tests.support.wheels import noise
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tests.support.projects import Project
     from tests.support.upstream import Upstream
+
 
 @dataclass(frozen=True)
 class Published:
@@ -36,17 +38,17 @@ class Published:
 class Publish(Protocol):
     """Makes a project with one file."""
 
-    def __call__(self, size: int, name: str = "demo", content: bytes | None = None, *, sha256: bool = True) -> Published:
-        """Publish ``size`` bytes of noise, or ``content``."""
+    def __call__(self, size: int, name: str = "demo", *, sha256: bool = True) -> Published:
+        """Publish ``size`` bytes of noise; without ``sha256`` the page gives no digest."""
 
 
 @pytest.fixture
 def publish(upstream: Upstream, tmp_path: Path) -> Publish:
     """Give a function that publishes one file of a project of its own."""
 
-    def make(size: int, name: str = "demo", content: bytes | None = None, *, sha256: bool = True) -> Published:
+    def make(size: int, name: str = "demo", *, sha256: bool = True) -> Published:
         filename = f"{name}-1.0.tar.gz"
-        content = noise(size, seed=len(name)) if content is None else content
+        content = noise(size, seed=len(name))
         project: Project = upstream.project(name, {filename: content}, sha256=sha256)
         digest = hashlib.sha256(content).hexdigest()
         path = project.path(filename)
@@ -106,7 +108,7 @@ def strace(_strace_works: None, tmp_path: Path) -> Strace:
 class Mounted(Protocol):
     """Gives the prefix that starts teepi in a mount namespace of its own."""
 
-    def __call__(self, *commands: list[str | Path]) -> list[str]:
+    def __call__(self, *commands: Sequence[str | Path]) -> list[str]:
         """Run ``commands`` in there first."""
 
 
@@ -120,7 +122,7 @@ def _namespaces_work() -> None:
 def mounted(_namespaces_work: None) -> Mounted:
     """Give a function that makes the command; the test is skipped where namespaces do not work."""
 
-    def prefix(*commands: list[str | Path]) -> list[str]:
+    def prefix(*commands: Sequence[str | Path]) -> list[str]:
         script = " && ".join([*(shlex.join(map(str, command)) for command in commands), 'exec "$@"'])
         return ["unshare", "-Urm", "sh", "-c", script, "sh"]
 

@@ -47,7 +47,7 @@ class Call:
         """Paths among the arguments; those below a directory descriptor (``…at``) made whole."""
         found = []
         base = ""
-        for part in re.finditer(rf'(?:AT_FDCWD|\d+)<([^>]*)>|{_STRING.pattern}', self.arguments):
+        for part in re.finditer(rf"(?:AT_FDCWD|\d+)<([^>]*)>|{_STRING.pattern}", self.arguments):
             if part[1] is not None:
                 base = part[1]
             else:
@@ -98,7 +98,9 @@ def faults(calls: list[Call], root: str) -> list[str]:
         if call.name.startswith("mkdir"):
             continue
         source = call.paths[0]
-        written = max((write.ended for path, write in writes if path == source and write.ended < call.began), default=-1)
+        written = max(
+            (write.ended for path, write in writes if path == source and write.ended < call.began), default=-1
+        )
         if not any(path == source and written < sync.began and sync.ended < call.began for path, sync in syncs):
             found.append(f"{call.name} to {target} without an earlier sync of {source}")
     return found

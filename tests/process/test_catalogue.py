@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -29,29 +30,29 @@ def delete(path: Path) -> None:
 
 
 def garbage(path: Path) -> None:
-    """Something else under its name."""
+    """Put something else under its name."""
     path.write_bytes(b"this is no database\n" * 1000)
 
 
 def cut(path: Path) -> None:
-    """The first half of it."""
+    """Leave the first half of it."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
 
 
 def empty(path: Path) -> None:
-    """Nothing left inside."""
+    """Leave nothing inside."""
     path.write_bytes(b"")
 
 
 def newer(path: Path) -> None:
-    """As a later teepi leaves it."""
+    """Leave it as a later teepi does."""
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA user_version = 99")
 
 
 def directory(path: Path) -> None:
-    """A directory in its place."""
+    """Put a directory in its place."""
     path.unlink()
     path.mkdir()
 
@@ -78,7 +79,7 @@ async def assert_served(teepi: TeepiProcess, upstream: Upstream, files: list[Pub
 async def test_catalogue_lost_is_rebuilt_and_everything_stays_installable_offline(
     make_process: MakeProcess, publish: Publish, upstream: Upstream, tmp_path: Path, harm: Callable[[Path], None]
 ) -> None:
-    """Served offline from the first request on; afterwards the catalogue is whole again, so a restart rebuilds nothing."""
+    """Served offline from the first request on; afterwards it is whole again, so a restart rebuilds nothing."""
     files = [publish(100_000, "one"), publish(200_000, "other", sha256=False)]
     await filled(make_process, files)
     harm(tmp_path / "cache" / "catalog.sqlite3")
@@ -134,17 +135,27 @@ async def test_catalogue_on_a_read_only_mount_serves_and_takes_new_files(
     await assert_served(teepi, upstream, [*files, new])
 
 
+@pytest.mark.parametrize(("fetched_at", "asked"), [(None, [200]), (0.0, [200, 304])])
 async def test_catalogue_that_forgot_a_page_learns_it_again_from_disk(
-    make_process: MakeProcess, publish: Publish, upstream: Upstream, tmp_path: Path
+    make_process: MakeProcess,
+    publish: Publish,
+    upstream: Upstream,
+    tmp_path: Path,
+    fetched_at: float | None,
+    asked: list[int],
 ) -> None:
-    """The page on disk outlived what the catalogue knew; upstream's 304 brings no page to read, and the file is found."""
+    """The page on disk outlived what the catalogue knew: fresh, or confirmed by a 304, it tells where the file is."""
     file = publish(100_000)
     await filled(make_process, [file])
     with closing(sqlite3.connect(tmp_path / "cache" / "catalog.sqlite3")) as database:
         database.execute("DELETE FROM known")
         database.commit()
+    if fetched_at is not None:
+        [page] = (tmp_path / "cache" / "v1" / "pages").rglob("*.page")
+        head, body = page.read_bytes().split(b"\n", 1)
+        page.write_bytes(json.dumps(json.loads(head) | {"fetched_at": fetched_at}).encode() + b"\n" + body)
     teepi = await make_process()
     answer = await fetch(teepi.address, file.link)
     assert (answer.status, answer.body == file.content) == (200, True)
-    assert [request.status for request in upstream.seen("/simple/demo/")] == [200, 304]
+    assert [request.status for request in upstream.seen("/simple/demo/")] == asked
     assert upstream.count("GET", file.path) == 1

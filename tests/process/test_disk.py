@@ -24,7 +24,7 @@ pytestmark = pytest.mark.fault
 
 
 async def assert_all_complete(teepi: TeepiProcess, upstream: Upstream, file: Published) -> None:
-    """Clients that are in mid-download when the disk refuses, and those that come later, get right bytes of one fetch."""
+    """Require right bytes of one fetch for all clients that are in mid-download when the disk refuses."""
     gate = upstream.gate(file.path, MIB)
     early = await asyncio.gather(*(begin(teepi, file.link, MIB - WITHHELD) for _ in range(CLIENTS)))
     gate.open()
@@ -98,7 +98,7 @@ async def test_disk_limit_on_file_size_passes_through(
 async def test_disk_full_in_mid_file_passes_through(
     make_process: MakeProcess, publish: Publish, upstream: Upstream, tmp_path: Path, strace: Strace
 ) -> None:
-    """ENOSPC for the partial alone, from the third write of a thread on."""
+    """ENOSPC for the partial alone, from the sixth write of a thread on."""
     file = publish(4 * MIB)
     refused = ["-e", "inject=pwrite64:error=ENOSPC:when=6+"]
     teepi = await make_process(prefix=strace(*refused, trace="pwrite64", only=file.partial))

@@ -41,18 +41,15 @@ async def test_start_says_where_what_and_lines_to_paste(
     assert teepi.stderr == ""
 
 
-async def test_start_answers_soon(
-    make_process: MakeProcess, publish: Publish, record_property: pytest.RecordProperty
-) -> None:
-    """The first page is answered within 0.7 s on a quiet machine; asserted loosely, recorded exactly."""
+async def test_start_answers_soon(make_process: MakeProcess, publish: Publish) -> None:
+    """The first page is answered within 0.7 s on a quiet machine; asserted loosely, since tests run on busy ones."""
     publish(1000)
     began = time.monotonic()
     teepi = await make_process()
     answer = await fetch(teepi.address, "/simple/demo/")
     seconds = time.monotonic() - began
     assert answer.status == 200
-    record_property("seconds_to_first_answer", round(seconds, 3))
-    assert seconds < 5
+    assert seconds < 5, f"{seconds:.2f} s to the first page"
 
 
 async def test_start_offline_says_so_and_asks_nothing(make_process: MakeProcess, upstream: Upstream) -> None:

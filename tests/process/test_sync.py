@@ -53,14 +53,17 @@ async def test_sync_order_survives_a_power_cut(
 
 
 async def test_sync_of_the_first_start_covers_the_layout(
-    make_process: MakeProcess, tmp_path: Path, strace: Strace
+    make_process: MakeProcess, publish: Publish, tmp_path: Path, strace: Strace
 ) -> None:
-    """Directories that hold everything else are durable themselves."""
+    """Directories that hold everything else are durable themselves, as are those made for the first page."""
+    publish(1000)
     teepi = await make_process(prefix=strace(trace=syscalls.TRACED))
+    assert (await fetch(teepi.address, "/simple/demo/")).status == 200
     assert await teepi.terminate() == 0
     calls = syscalls.read(strace.output.read_text())
     made = [call.paths[-1] for call in calls if call.ok and call.name.startswith("mkdir")]
-    assert str(tmp_path / "cache" / "v1" / "files" / "sha256") in made
+    layout = tmp_path / "cache" / "v1"
+    assert {str(layout / "files" / "sha256"), str(layout / "pages" / "root+pypi")} <= set(made)
     assert syscalls.faults(calls, str(tmp_path / "cache")) == []
 
 
@@ -70,7 +73,7 @@ async def test_sync_of_the_first_start_covers_the_layout(
 async def test_sync_refused_serves_all_clients_and_commits_nothing(
     make_process: MakeProcess, publish: Publish, upstream: Upstream, tmp_path: Path, strace: Strace, refused: str
 ) -> None:
-    """Right bytes for everyone, one fetch, counted, logged, the partial gone; never a second sync of that descriptor."""
+    """Right bytes for all of one fetch, counted, logged, the partial gone; never a second sync of the descriptor."""
     file = publish(500_000)
     calls = "openat,fsync,fdatasync,rename,renameat,renameat2,close"
     prefix = strace("-e", f"inject={refused}:when=1", trace=calls, only=file.partial)

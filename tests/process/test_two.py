@@ -64,9 +64,7 @@ async def test_second_process_that_waits_leaves_at_sigterm(
         await second.end()
 
 
-async def test_second_process_after_a_kill_starts_at_once(
-    make_process: MakeProcess, publish: Publish
-) -> None:
+async def test_second_process_after_a_kill_starts_at_once(make_process: MakeProcess, publish: Publish) -> None:
     """The lock dies with its process; no stale file holds anyone up."""
     publish(1000)
     first = await make_process()

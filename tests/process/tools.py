@@ -18,7 +18,7 @@ WITHHELD = 64 * 1024
 
 
 def assert_names_hold(cache: Path) -> None:
-    """A name in ``files/`` is a promise: look at every one."""
+    """Require what a name in ``files/`` promises, of every one."""
     for path in (cache / "v1" / "files" / "sha256").glob("*/*"):
         assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
 

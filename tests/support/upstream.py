@@ -54,6 +54,7 @@ class _Connection(asyncio.StreamReaderProtocol):
     def __init__(self, talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> None:
         self.task: asyncio.Future[None] | None = None
         self.socket: asyncio.BaseTransport | None = None
+        self.lost = False
         super().__init__(asyncio.StreamReader(), self._begin)
         self._talk = talk
 
@@ -67,6 +68,7 @@ class _Connection(asyncio.StreamReaderProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.lost = True
         if self.task is not None:
             self.task.cancel()
 
@@ -121,6 +123,11 @@ class Upstream:
     def index_url(self) -> str:
         """What ``--upstream`` takes."""
         return self.url + "/simple/"
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open now, idle ones included."""
+        return sum(1 for each in self._connections if each.socket is not None and not each.lost)
 
     def file(
         self,

@@ -69,7 +69,12 @@ def test_commit_syncs_before_the_rename_and_the_directory_after(store: Store, mo
     for module in (files, disk):
         monkeypatch.setattr(module, "sync_directory", lambda path: calls.append(f"directory {path.name}"))
     real = type(store.root).rename
-    monkeypatch.setattr(type(store.root), "rename", lambda self, to: (calls.append("rename"), real(self, to))[1])
+
+    def rename(path: Path, to: Path) -> Path:
+        calls.append("rename")
+        return real(path, to)
+
+    monkeypatch.setattr(type(store.root), "rename", rename)
     _commit(store)
     assert calls[-4:] == ["directory sha256", "sync", "rename", f"directory {SHA256[:2]}"]
 

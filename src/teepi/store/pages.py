@@ -1,4 +1,4 @@
-"""Upstream's index pages on disk, as received, each behind one line of JSON that says what and whence it is."""
+"""Upstream's index pages on disk, as received, each behind a checksum and one line of JSON that says what it is."""
 
 from __future__ import annotations
 
@@ -87,17 +87,18 @@ class PageStore:
 def _encode(page: StoredPage) -> bytes:
     head = asdict(page)
     del head["body"]
-    head["sha256"] = hashlib.sha256(page.body).hexdigest()
-    return json.dumps(head).encode() + b"\n" + page.body
+    data = json.dumps(head).encode() + b"\n" + page.body
+    return hashlib.sha256(data).hexdigest().encode() + b"\n" + data
 
 
 def _decode(data: bytes) -> StoredPage | None:
-    line, _, body = data.partition(b"\n")
+    """Read a page back. The checksum in the first line covers head and body, so what it lets through is ours."""
+    checksum, _, rest = data.partition(b"\n")
+    if checksum != hashlib.sha256(rest).hexdigest().encode():
+        log.warning("A stored page is damaged; it is fetched anew.")
+        return None
+    line, _, body = rest.partition(b"\n")
     try:
-        head = json.loads(line)
-        if head.pop("sha256") != hashlib.sha256(body).hexdigest():
-            log.warning("The stored page of %s in %s is damaged; it is fetched anew.", head["project"], head["index"])
-            return None
-        return StoredPage(body=body, **head)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return StoredPage(body=body, **json.loads(line))
+    except (ValueError, TypeError):  # of another version
         return None

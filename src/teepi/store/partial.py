@@ -181,6 +181,7 @@ def _decode(data: bytes) -> PartialNotes:
         (notes.digest, str | None),
         (notes.total, int | None),
         (notes.etag, str | None),
+        (notes.last_modified, str | None),
         (notes.synced_bytes, int),
     ):
         if not isinstance(value, kind):

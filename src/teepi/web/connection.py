@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_UNREADABLE: Final = "The request is not valid HTTP/1.1, or a line of its head is too long.\n"
+_UNREADABLE: Final = "The request is not valid HTTP/1.1: its target, Host or another header is wrong or too long.\n"
 _FAILED: Final = "teepi failed on this request; see its log.\n"
 
 

@@ -19,6 +19,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+from aiohttp import HttpVersion11
+
 from teepi.errors import TeepiError
 from teepi.watchdog import WatchedStream
 
@@ -79,11 +81,13 @@ class Senders:
             self._loop.call_soon(self._step_batch)
 
     def _step_batch(self) -> None:
-        for _ in range(min(self.limits.send_batch, len(self._ready))):
-            self._ready.popleft().step()
-        self._scheduled = bool(self._ready)
-        if self._scheduled:
-            self._loop.call_soon(self._step_batch)
+        try:
+            for _ in range(min(self.limits.send_batch, len(self._ready))):
+                self._ready.popleft().step()
+        finally:
+            self._scheduled = bool(self._ready)
+            if self._scheduled:
+                self._loop.call_soon(self._step_batch)
 
     def _sweep(self) -> None:
         self._timer = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
@@ -169,7 +173,7 @@ class Senders:
         idle_seconds = self.limits.client_idle_seconds if body.ring is None else self.limits.ring_idle_seconds
         while cursor.stop is None or cursor.position < cursor.stop:
             if cursor.position >= body.limit:
-                if cursor.stop is None and body.total == cursor.position and body.failure is None:
+                if cursor.stop is None and body.total == cursor.position:  # known only once verified
                     return None
                 if body.failure is not None:
                     return body.failure
@@ -210,6 +214,9 @@ class Senders:
         transport = request.transport
         if transport is None:
             return
+        if response.content_length is None and request.version < HttpVersion11:
+            _reset(transport)  # without length or chunks FIN would mean "whole"
+            return
         client.close()  # further input is read and dropped
         with contextlib.suppress(RuntimeError, OSError):
             transport.resume_reading()
@@ -227,6 +234,13 @@ class Senders:
             await asyncio.wait({client.lost}, timeout=_ACKNOWLEDGED_POLL_SECONDS)
         if request.transport is not None:
             transport.abort()
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Close with RST: of itself uvloop's ``abort`` only drops what it has buffered."""
+    with contextlib.suppress(OSError):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+    transport.abort()
 
 
 def _unacknowledged(sock: socket.socket) -> int:
@@ -293,11 +307,7 @@ class _Sender:
         if self._writing:
             idle = limits.client_idle_seconds if self._body.ring is None else limits.ring_idle_seconds
             if now - self._since > idle:
-                with contextlib.suppress(OSError):
-                    self._transport.get_extra_info("socket").setsockopt(
-                        socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE
-                    )
-                self._transport.abort()
+                _reset(self._transport)
                 self._finish(TimeoutError("the client takes nothing"))
         elif hasattr(socket, "TCP_INFO"):
             with contextlib.suppress(OSError):
@@ -313,6 +323,7 @@ class _Sender:
 
     def _wait_for_socket(self, *, wait: bool) -> None:
         if wait and not self._writing:
+            self._since = time.monotonic()  # until now it may have been upstream that kept us waiting
             self._loop.add_writer(self._fd, self.step)
         elif self._writing and not wait:
             self._loop.remove_writer(self._fd)
@@ -329,6 +340,10 @@ class _Sender:
             self._wait_for_socket(wait=True)
             return
         except OSError as error:
+            self._finish(error)
+            return
+        except Exception as error:  # a defect of ours must end one body, not the stepping of all
+            log.exception("A body failed inside teepi.")
             self._finish(error)
             return
         if not sent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
 
     from teepi.indexes import Indexes
+    from teepi.limits import Limits
     from teepi.pages import Pages
 
 _PROJECT: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")  # PEP 508
@@ -32,8 +34,9 @@ _LIST_ACCEPT: Final = {
 class PageHandlers:
     """Thin: negotiate, ask ``pages``, answer."""
 
-    def __init__(self, indexes: Indexes, pages: Pages) -> None:
+    def __init__(self, indexes: Indexes, pages: Pages, limits: Limits) -> None:
         """Answer from ``pages``."""
+        self._limits = limits
         self._indexes = indexes
         self._pages = pages
 
@@ -85,8 +88,9 @@ class PageHandlers:
                 return response
             try:
                 async for part in body:
-                    await response.write(part)
-            except TeepiError:
+                    async with asyncio.timeout(self._limits.client_idle_seconds):
+                        await response.write(part)
+            except (TeepiError, TimeoutError):
                 response.force_close()
                 if request.transport is not None:
                     request.transport.abort()  # a chunked body without its last chunk is seen to be cut

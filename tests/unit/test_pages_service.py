@@ -1,0 +1,141 @@
+"""The pages service where its steps interleave: what was looked up before an await is not trusted after it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from teepi.catalog import Catalog
+from teepi.errors import NotFound
+from teepi.http_semantics import PageFormat
+from teepi.limits import Limits
+from teepi.metrics import Metrics
+from teepi.pages import Freshness, Pages
+from teepi.store import PageStore, StoredPage
+from teepi.tasks import TaskScope
+from teepi.upstream import Upstream as Client
+from tests.support.projects import JSON
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from tests.support.upstream import Upstream
+
+INDEX = "root/pypi"
+STORED = StoredPage(INDEX, "demo", "http://files.example/simple/demo/", JSON, None, None, 0.0, b'{"files": []}')
+
+
+class SlowStore(PageStore):
+    """Pages on disk whose look-ups can be held until the test lets them see what was there when they began."""
+
+    held: asyncio.Event | None = None
+    waiting = 0
+
+    async def load(self, index: str, project: str) -> StoredPage | None:
+        """Look, then wait if told to."""
+        found = await super().load(index, project)
+        if (held := self.held) is not None:
+            self.waiting += 1
+            await held.wait()
+        return found
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SlowStore]:
+    """Give an empty store of pages."""
+    with ThreadPoolExecutor(1) as executor:
+        yield SlowStore(tmp_path / "pages", executor)
+
+
+@pytest.fixture
+async def pages(upstream: Upstream, store: SlowStore, tmp_path: Path) -> AsyncIterator[Pages]:
+    """Give the service before the scripted upstream, with real limits."""
+    limits, metrics, scope = Limits(), Metrics(), TaskScope()
+    catalog, client = Catalog.open(tmp_path / "catalog.sqlite3"), Client(limits, metrics)
+    yield Pages({INDEX: upstream.index_url}, store, catalog, client, scope, limits, metrics, ttl_seconds=600)
+    await scope.aclose()
+    await client.aclose()
+    await catalog.close()
+
+
+async def test_get_that_looked_on_disk_before_the_answer_came_asks_no_second_time(
+    pages: Pages, store: SlowStore, upstream: Upstream
+) -> None:
+    """Contract 27. A slow look that found nothing finds the page in memory, and does not ask upstream again."""
+    upstream.project("demo", {"demo-1.0.tar.gz": b"x"})
+    held = store.held = asyncio.Event()
+    late = asyncio.create_task(pages.get(INDEX, "demo"))
+    while not store.waiting:  # noqa: ASYNC110 - the disk's answer, one turn of the loop at a time
+        await asyncio.sleep(0)
+    store.held = None
+    page, freshness = await pages.get(INDEX, "demo")
+    assert freshness is Freshness.MISS
+    held.set()
+    assert await late == (page, Freshness.HIT)
+    assert upstream.count("GET", "/simple/demo/") == 1
+
+
+async def test_get_of_an_unknown_project_by_many_asks_once(pages: Pages, upstream: Upstream) -> None:
+    """Contract 34. A 404 is shared like a page, by those who wait and by those who come soon after."""
+    gate = upstream.gate("/simple/none/")
+    asking = [asyncio.create_task(pages.get(INDEX, "none")) for _ in range(8)]
+    await gate.reached.wait()
+    gate.open()
+    for task in (*asking, asyncio.create_task(pages.get(INDEX, "none"))):
+        with pytest.raises(NotFound):
+            await task
+    assert upstream.count("GET", "/simple/none/") == 1
+
+
+async def test_get_of_a_stored_page_that_is_damaged_asks_upstream(
+    pages: Pages, store: SlowStore, upstream: Upstream, tmp_path: Path
+) -> None:
+    """Fault 7. A page whose bytes are not those that were stored counts as none."""
+    upstream.project("demo", {"demo-1.0.tar.gz": b"x"})
+    await store.save(STORED)
+    [path] = (tmp_path / "pages").rglob("*.page")
+    path.write_bytes(path.read_bytes().replace(b'{"files": []}', b'{"files":[ ]}'))
+    page, freshness = await pages.get(INDEX, "demo")
+    assert freshness is Freshness.MISS
+    assert [record.filename for record in page.content.files] == ["demo-1.0.tar.gz"]
+
+
+async def test_variant_of_a_large_page_asked_by_many_is_one(pages: Pages, upstream: Upstream) -> None:
+    """Rendering leaves the event loop for large pages; those who wanted the same share it, and it is counted once."""
+    upstream.project("demo", {f"demo-{number}.tar.gz": b"x" for number in range(2000)})
+    page, _ = await pages.get(INDEX, "demo")
+    assert len(page.stored.body) > 256 * 1024
+    before = pages._kept_bytes  # noqa: SLF001 - what eviction goes by
+    variants = await asyncio.gather(*(pages.variant(page, PageFormat.HTML, "../") for _ in range(8)))
+    assert len({id(variant) for variant in variants}) == 1
+    assert pages._kept_bytes - before == len(variants[0].body)  # noqa: SLF001 - the same
+
+
+async def test_variants_of_endless_depths_are_kept_in_bounded_number(pages: Pages, upstream: Upstream) -> None:
+    """Fault 17. A path of ever more empty segments asks for ever another variant; memory does not grow with it."""
+    upstream.project("demo", {"demo-1.0.tar.gz": b"x"})
+    page, _ = await pages.get(INDEX, "demo")
+    for depth in range(200):
+        assert b"../" * depth in (await pages.variant(page, PageFormat.JSON, "../" * depth)).body
+    assert len(page.variants) < 32
+
+
+async def test_save_of_a_caller_that_is_cancelled_is_written_all_the_same(tmp_path: Path) -> None:
+    """Issue 2. A stop right after the answer, while the disk is busy, does not lose the page."""
+    executor = ThreadPoolExecutor(1)
+    store = PageStore(tmp_path, executor)
+    busy = threading.Event()
+    executor.submit(busy.wait)
+    saving = asyncio.create_task(store.save(STORED))
+    await asyncio.sleep(0)
+    saving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await saving
+    busy.set()
+    executor.shutdown()
+    assert await store.load(INDEX, "demo") == STORED

@@ -118,10 +118,10 @@ class Scene:
     @property
     def stored(self) -> set[str]:
         """Digests of the committed files."""
-        names = {path.name for path in (self.teepi.settings.cache_dir / "v1/files/sha256").glob("*/*")}
-        for path in (self.teepi.settings.cache_dir / "v1/files/sha256").glob("*/*"):
-            assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
-        return names
+        paths = list((self.teepi.settings.cache_dir / "v1/files/sha256").glob("*/*"))
+        digests = {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+        assert digests == {path.name for path in paths}
+        return digests
 
     async def cached(self) -> None:
         """Bring the file into the cache."""

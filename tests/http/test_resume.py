@@ -69,6 +69,15 @@ class CutInChunk(CutChunk):
         line.finish()
 
 
+class LaterPart(Fault):
+    """206 with a part that begins one byte late, and says so."""
+
+    def alter(self, answer: Answer) -> None:
+        """Leave out a byte."""
+        answer.start, answer.body, answer.length = answer.start + 1, answer.body[1:], len(answer.body) - 1
+        answer.headers["Content-Range"] = f"bytes {answer.start}-{TOTAL - 1}/{TOTAL}"
+
+
 class EtagOnPart(Fault):
     """206 to a range with another ETag than the file had: an If-Range that was not understood."""
 
@@ -131,7 +140,7 @@ async def test_early_end_of_body_without_length_is_never_taken_for_the_end(
 async def test_four_resets_in_one_file_are_resumed(
     upstream: Upstream, make_teepi: MakeTeepi, traits: dict[str, Any]
 ) -> None:
-    """100 KiB apart, with and without ETag and Last-Modified: each resume asks its Range, all are right. Contract 30."""
+    """100 KiB apart, with and without ETag and Last-Modified: each resume asks its Range. Contract 30."""
     scene = await stage(upstream, make_teepi, CONTENT, **traits)
     places = [200_000, 302_400, 404_800, 507_200]
     upstream.script(scene.path, [Reset(place) for place in places])
@@ -232,13 +241,17 @@ async def test_resume_that_upstream_refuses_never_completes_a_wrong_body(
 # --- what a resume may be answered with
 
 
-@pytest.mark.parametrize("wrong", ["start", "total", "missing"])
+@pytest.mark.parametrize(
+    "fault",
+    [LaterPart(), BadContentRange("start"), BadContentRange("total"), BadContentRange("missing")],
+    ids=["later", "start", "total", "missing"],
+)
 async def test_resume_with_wrong_content_range_is_refused_and_tried_again(
-    upstream: Upstream, make_teepi: MakeTeepi, wrong: Any
+    upstream: Upstream, make_teepi: MakeTeepi, fault: Fault
 ) -> None:
     """Exactly the place and the total asked for, or nothing of it is used."""
     scene = await stage(upstream, make_teepi, CONTENT)
-    upstream.script(scene.path, [Reset(CUT), BadContentRange(wrong)])
+    upstream.script(scene.path, [Reset(CUT), fault])
     await all_right(scene)
     assert scene.ranges == [None, f"bytes={CUT}-", f"bytes={CUT}-"]
 

@@ -1,4 +1,5 @@
 """The heart: states, limits, waiters, single-flight."""
+# ruff: noqa: D102, D107 - the rules of the state machine are named for what they do
 
 from __future__ import annotations
 
@@ -373,7 +374,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @invariant()
     def descriptor_is_open_while_somebody_reads(self) -> None:
-        if self.cursors and self.download.state not in {State.CONNECTING} and self.download.head is not None:
+        if self.cursors and self.download.state is not State.CONNECTING and self.download.head is not None:
             assert self.download.file is not None
             assert self.download.file.fd >= 0
 

@@ -238,7 +238,7 @@ def test_lock_while_another_holds_it_is_refused_with_a_sentence(tmp_path: Path) 
     first = Store(tmp_path)
     first.lock()
     second = Store(tmp_path)
-    with pytest.raises(StoreError, match="Another teepi uses the cache directory .*--cache-dir"):
+    with pytest.raises(StoreError, match=r"Another teepi uses the cache directory .*--cache-dir"):
         second.lock(wait_seconds=0)
     first.close()
     second.lock(wait_seconds=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -25,6 +26,13 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run asynchronous tests on the event loop that teepi runs on."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide whatever this machine sets for teepi itself."""
+    for variable in [name for name in os.environ if name.startswith("TEEPI_")]:
+        monkeypatch.delenv(variable)
 
 
 @pytest.fixture(autouse=True)

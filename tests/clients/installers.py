@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.support.projects import Form
     from tests.support.upstream import Upstream
 
-CLIENTS = Path(os.environ.get("TEEPI_TEST_CLIENTS") or Path(__file__).parents[2] / ".ci" / "clients").absolute()
+CLIENTS = Path(os.environ.get("TEST_CLIENTS") or Path(__file__).parents[2] / ".ci" / "clients").absolute()
 _RUN_SECONDS = 50
 _NOWHERE = "http://127.0.0.1:9"
 """The discard port, where nothing listens: a client that looks for any other host fails at once, and loudly."""
@@ -28,7 +28,7 @@ class Client:
     """An installer with a home of its own, empty caches, and no way to the network but over loopback."""
 
     def __init__(self, name: str, home: Path) -> None:
-        """``name`` is a folder of ``$TEEPI_TEST_CLIENTS``; the test is skipped when it is not there."""
+        """``name`` is a folder of ``$TEST_CLIENTS``; the test is skipped when it is not there."""
         self.bin = CLIENTS / name / "bin"
         if not (self.bin / "python").exists():
             pytest.skip(f"{name} is not set up in {CLIENTS}: run .ci/setup-clients {CLIENTS}")

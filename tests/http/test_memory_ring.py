@@ -18,6 +18,7 @@ from tests.support.faults import Reset, WrongBytes
 from tests.support.wheels import noise
 
 if TYPE_CHECKING:
+    from teepi.readable import Cursor
     from tests.conftest import MakeTeepi
     from tests.support.upstream import Upstream
 
@@ -234,13 +235,23 @@ async def test_all_readers_gone_cancels_the_fetch(
 
 
 @pytest.mark.usefixtures("no_files")
-async def test_client_that_comes_as_the_last_one_leaves_is_served(upstream: Upstream, make_teepi: MakeTeepi) -> None:
-    """A fetch that is being cancelled is joined by nobody."""
+async def test_fetch_whose_last_reader_has_gone_is_joined_by_nobody(upstream: Upstream, make_teepi: MakeTeepi) -> None:
+    """It is being cancelled, though still known: whoever comes in that very moment gets a fetch of its own."""
     scene = await stage(upstream, make_teepi, CONTENT, limits=RING)
-    gate = upstream.gate(scene.path, 100_000)
+    gate = upstream.gate(scene.path, 0)
     async with await scene.connect() as leaving:
         await leaving.read_head()
         download = await scene.download()
-    await until(lambda: download.readers == 0)
+        assert download.serves(0)
+        served = []
+        detach = download.detach
+
+        def watched(cursor: Cursor) -> None:
+            detach(cursor)
+            served.append((download.ended, download.serves(0)))
+
+        download.detach = watched  # type: ignore[method-assign] # the one moment that no request can be timed to
+    await scene.settled()
+    assert served == [(False, False)]
     gate.open()
     assert (await scene.get()).body == CONTENT

@@ -40,6 +40,21 @@ class SourceStream(Protocol):
         """
 
 
+class PrecededStream:
+    """A stream with bytes put back in front."""
+
+    def __init__(self, first: bytes, stream: SourceStream) -> None:
+        """Give ``first``, then what ``stream`` brings."""
+        self.head = stream.head
+        self._first = first
+        self._stream = stream
+
+    async def read(self) -> bytes:
+        """See :class:`SourceStream`."""
+        first, self._first = self._first, b""
+        return first or await self._stream.read()
+
+
 class Source(Protocol):
     """One place that has the file."""
 

@@ -16,7 +16,8 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
 
 from teepi.errors import Interrupted, Mismatch, NotFound, StoreError, TeepiError, UpstreamError
-from teepi.source import SourceHead
+from teepi.hashing import FileHasher
+from teepi.source import PrecededStream, SourceHead
 from teepi.store import PartialNotes
 from teepi.watchdog import WatchedStream
 
@@ -59,7 +60,7 @@ class Transfer:
         self._metrics = metrics
         self._partial: Partial | None = None
         self._committing: asyncio.Future[Any] | None = None
-        self._restart_hashes()
+        self._hasher = FileHasher(self._digest)
 
     @property
     def _name(self) -> str:
@@ -72,21 +73,6 @@ class Transfer:
     @property
     def _digest_text(self) -> str | None:
         return None if self._digest is None else f"{self._digest.algorithm}={self._digest.hex}"
-
-    def _restart_hashes(self) -> None:
-        self._sha256 = hashlib.sha256()
-        digest = self._digest
-        self._deciding: Any  # hashlib's objects have no public type
-        if digest is None:
-            self._deciding = None
-        elif digest.algorithm == "sha256":
-            self._deciding = self._sha256
-        else:
-            self._deciding = hashlib.new(digest.algorithm, usedforsecurity=False)
-
-    @property
-    def _hashers(self) -> list[Any]:
-        return [self._sha256] if self._deciding in (None, self._sha256) else [self._sha256, self._deciding]
 
     async def run(self, ended: Callable[[Transfer, TeepiError | None], None]) -> None:
         """Fetch, verify, commit. ``ended`` is called in the same step in which the download ends.
@@ -189,7 +175,7 @@ class Transfer:
             await self._drop_prefix()
             return None
         try:
-            await self._in(self._store.landing, self._partial.hash_into, *self._hashers)
+            await self._in(self._store.landing, self._partial.hash_into, self._hasher)
         except OSError as error:
             log.warning("The partial of %s cannot be read: %s.", self.record.filename, error)
             await self._drop_prefix()
@@ -201,7 +187,7 @@ class Transfer:
         if partial is not None:
             await self._in(self._store.landing, partial.discard)
             partial.release()
-        self._restart_hashes()
+        self._hasher = FileHasher(self._digest)
 
     async def _begin(self, head: SourceHead) -> None:
         """Upstream has answered for the first time: decide where the bytes go."""
@@ -276,15 +262,13 @@ class Transfer:
             else:
                 self.download.extended(len(data))
                 return True
-        for hasher in self._hashers:
-            hasher.update(data)
+        self._hasher.update(data)
         await self.download.append(data)
         return False
 
     def _write_and_hash(self, partial: Partial, data: bytes) -> None:
         partial.append(data)
-        for hasher in self._hashers:
-            hasher.update(data)
+        self._hasher.update(data)
 
     # -- resume --------------------------------------------------------------------------------------
 
@@ -339,10 +323,10 @@ class Transfer:
         while data := await watched.read():
             await self._in(self._store.landing, seen.update, data[:left])
             if len(data) >= left:
-                if seen.digest() != self._sha256.digest():
+                if seen.hexdigest() != self._hasher.sha256:
                     msg = f"Upstream's {self.record.filename} changed in mid-file."
                     raise Mismatch(msg)
-                return _Preceded(data[left:], stream)
+                return PrecededStream(data[left:], stream)
             left -= len(data)
         msg = f"{self._name} ended before the place where it broke off."
         raise Interrupted(msg)
@@ -353,7 +337,7 @@ class Transfer:
         """Whether what was hashed is what the index promised."""
         if self._digest is None:
             return self.record.size is None or self.record.size == size
-        return bool(self._deciding.hexdigest() == self._digest.hex)
+        return self._hasher.keeps_promise
 
     def _finish(self) -> None:
         """All bytes are here: release the withheld end, or raise Mismatch."""
@@ -368,7 +352,7 @@ class Transfer:
         if partial is None or self.download.ring is not None or head is None:
             msg = f"{self.record.filename} was passed through uncached."
             raise StoreError(msg)
-        sha256 = self._sha256.hexdigest()
+        sha256 = self._hasher.sha256
         self._committing = self._in(
             self._store.committing,
             lambda: self._store.commit(self.record.key, partial, sha256, last_modified=head.last_modified),
@@ -400,20 +384,6 @@ class Transfer:
     @staticmethod
     def _in(executor: Executor, work: Callable[..., Any], *arguments: object) -> asyncio.Future[Any]:
         return asyncio.get_running_loop().run_in_executor(executor, work, *arguments)
-
-
-class _Preceded:
-    """A stream with bytes put back in front."""
-
-    def __init__(self, first: bytes, stream: SourceStream) -> None:
-        self.head = stream.head
-        self._first = first
-        self._stream = stream
-
-    async def read(self) -> bytes:
-        """See :class:`~teepi.source.SourceStream`."""
-        first, self._first = self._first, b""
-        return first or await self._stream.read()
 
 
 def _same_version(head: SourceHead, etag: str | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from contextlib import closing
@@ -152,8 +153,9 @@ async def test_catalogue_that_forgot_a_page_learns_it_again_from_disk(
         database.commit()
     if fetched_at is not None:
         [page] = (tmp_path / "cache" / "v1" / "pages").rglob("*.page")
-        head, body = page.read_bytes().split(b"\n", 1)
-        page.write_bytes(json.dumps(json.loads(head) | {"fetched_at": fetched_at}).encode() + b"\n" + body)
+        _, head, body = page.read_bytes().split(b"\n", 2)
+        data = json.dumps(json.loads(head) | {"fetched_at": fetched_at}).encode() + b"\n" + body
+        page.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
     teepi = await make_process()
     answer = await fetch(teepi.address, file.link)
     assert (answer.status, answer.body == file.content) == (200, True)

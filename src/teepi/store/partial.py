@@ -14,7 +14,7 @@ import stat
 import subprocess
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from teepi.descriptor import Descriptor
 from teepi.store.disk import replace_file, sync, write_all
@@ -49,6 +49,13 @@ class PartialNotes:
     boot_id: str | None = None
     synced_bytes: int = 0
     """Bytes that a clean stop has synced: good even after a power cut."""
+
+
+class Updatable(Protocol):
+    """A hash of any kind."""
+
+    def update(self, data: bytes, /) -> None:
+        """Add the next bytes."""
 
 
 class Partial:
@@ -116,16 +123,15 @@ class Partial:
         write_all(self.descriptor.fd, data, self.length)
         self.length += len(data)
 
-    def hash_into(self, *hashers: object) -> None:
-        """Feed the good bytes to ``hashers`` (objects with ``update``)."""
+    def hash_into(self, hasher: Updatable) -> None:
+        """Feed the good bytes to ``hasher``."""
         offset = 0
         while offset < self.length:
             data = os.pread(self.descriptor.fd, min(_HASH_STEP_BYTES, self.length - offset), offset)
             if not data:
                 msg = f"{self.path.name} is shorter than it was"
                 raise OSError(msg)
-            for hasher in hashers:
-                hasher.update(data)  # type: ignore[attr-defined]
+            hasher.update(data)
             offset += len(data)
 
     def keep(self) -> None:

@@ -77,10 +77,16 @@ class Offline(TeepiError):
 class UpstreamError(Unavailable):
     """Upstream answered something unusable or broke off; carries the upstream's status when it gave one."""
 
-    def __init__(self, message: str, upstream_status: int | None = None) -> None:
-        """``message`` says which URL did what; ``upstream_status`` is its HTTP status, if it came that far."""
+    def __init__(
+        self, message: str, upstream_status: int | None = None, *, asked_wait_seconds: float | None = None
+    ) -> None:
+        """``message`` says which URL did what; ``upstream_status`` is its HTTP status, if it came that far.
+
+        ``asked_wait_seconds`` is how long upstream asked to be left alone (Retry-After).
+        """
         super().__init__(message)
         self.upstream_status = upstream_status
+        self.asked_wait_seconds = asked_wait_seconds
 
 
 class BadPage(UpstreamError):

@@ -7,7 +7,10 @@ knowledge of index pages or of files. Whatever a client may send costs time in p
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -239,3 +242,31 @@ def if_range_allows(header: str | None, etag: str | None, last_modified: str | N
     if header.startswith(('"', "W/")):
         return strong_etag(header) is not None and header == etag
     return bool(header) and header == last_modified
+
+
+# --- Times ---
+
+_DELAY_DIGITS: Final = 9  # thirty years; the caller has a limit of its own
+
+
+def parse_retry_after(value: str | None, *, now: float | None = None) -> float | None:
+    """Return the seconds that Retry-After asks for, in either spelling (RFC 9110, 10.2.3); None when unreadable.
+
+    ``now`` is wall-clock seconds, by default the present. A date that has passed asks for nothing: 0.
+    """
+    text = (value or "").strip(" \t")
+    if text.isascii() and text.isdigit():
+        return float(text[:_DELAY_DIGITS])
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, moment.timestamp() - (time.time() if now is None else now))
+
+
+def wants_fresh(cache_control: str | None) -> bool:
+    """Whether a request's Cache-Control has ``no-cache`` (uv --refresh); ``max-age=0`` is pip's habit, no wish."""
+    directives = (directive.strip(" \t").lower() for directive in (cache_control or "").split(","))
+    return "no-cache" in directives

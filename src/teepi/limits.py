@@ -65,6 +65,8 @@ class Limits:
 
     page_patience_seconds: float = 2.0
     """So long a request that has a stale page waits for the revalidation."""
+    refresh_seconds: float = 3.0
+    """A client that asks for a fresh page gets one confirmed within this time: a storm of refreshes asks once."""
     page_bytes: int = 128 * MIB
     """An index page larger than this is refused before parsing."""
     page_recheck_seconds: float = 5.0

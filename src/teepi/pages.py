@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from teepi.errors import NotFound, Offline, TeepiError, Unavailable, UpstreamError
+from teepi.breaker import Breaker
+from teepi.codings import Coding, encode, worth_encoding
+from teepi.errors import Interrupted, NotFound, Offline, TeepiError, Unavailable, UpstreamError
 from teepi.simple_api import ProjectPage, parse_page, render
 from teepi.store import StoredPage
 
@@ -51,10 +53,12 @@ class Freshness(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A finished page: one format with links from one depth."""
+    """A finished page: one format in one coding with links from one depth."""
 
     body: bytes
     etag: str
+    coding: Coding = Coding.IDENTITY
+    """What the body is really in: a short one is left as it is."""
 
 
 @dataclass(slots=True)
@@ -67,7 +71,7 @@ class Page:
     """Monotonic seconds of upstream's last answer; a clock that jumps does not change ages."""
     is_remembered: bool = False
     """Whether the catalogue has been told, by this process, what the page links to."""
-    variants: dict[tuple[PageFormat, str], Variant] = field(default_factory=dict)
+    variants: dict[tuple[PageFormat, str, Coding], Variant] = field(default_factory=dict)
 
     @property
     def kept_bytes(self) -> int:
@@ -105,6 +109,7 @@ class Pages:
         self._kept_bytes = 0
         self._absent: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._asking: dict[tuple[str, str], asyncio.Task[Page]] = {}
+        self._breakers: dict[str, Breaker] = {}
 
     # -- get -----------------------------------------------------------------------------------------
 
@@ -132,43 +137,66 @@ class Pages:
             raise NotFound(msg)
         return await self._ask(key, page)
 
+    def _breaker(self, index: str) -> Breaker:
+        return self._breakers.setdefault(index, Breaker())
+
+    def _begin_asking(self, key: tuple[str, str], page: Page | None) -> asyncio.Task[Page] | None:
+        """Start the one request for a page; None while the upstream's circuit is open."""
+        now = time.monotonic()
+        if not self._breaker(key[0]).allows(now):
+            return None
+        task = self._scope.start(self._revalidate(key, page), name=f"page {key[1]}")
+        self._asking[key] = task
+        task.add_done_callback(lambda done: self._answered(key, done, now))
+        return task
+
     async def _ask(self, key: tuple[str, str], page: Page | None) -> tuple[Page, Freshness]:
         """Ask upstream, single-flight; fall back to ``page`` when it errs or is slow."""
-        task = self._asking.get(key)
-        joined = task is not None
+        breaker = self._breaker(key[0])
+        running = self._asking.get(key)
+        task = running or self._begin_asking(key, page)
+        error: BaseException | None
         if task is None:
-            task = self._scope.start(self._revalidate(key, page), name=f"page {key[1]}")
-            self._asking[key] = task
-            task.add_done_callback(lambda done: self._answered(key, done))
-        limits = self._limits
-        patience = limits.cold_answer_seconds if page is None else limits.page_patience_seconds
-        done, _ = await asyncio.wait({task}, timeout=patience)
-        if not done:
-            if page is not None:
-                return page, self._count(Freshness.STALE)
-            msg = f"Upstream has not answered for {key[1]} yet; teepi goes on asking. Try again."
-            raise Unavailable(msg)
-        if task.cancelled():
-            msg = "teepi is stopping; try again in a moment."
-            raise Unavailable(msg)
-        error = task.exception()
-        if error is None:
-            asked = Freshness.MISS if page is None else Freshness.REVALIDATED
-            return task.result(), self._count(Freshness.COLLAPSED if joined else asked)
-        if isinstance(error, TeepiError):
-            if page is not None and not isinstance(error, NotFound):
-                return page, self._count(Freshness.STALE)
-            raise error.with_traceback(None)
-        if page is not None:
+            wait = breaker.wait_seconds(time.monotonic())
+            error = Unavailable(
+                f"Upstream fails and there is no page of {key[1]} yet; it is asked again in {wait:.0f} s."
+            )
+        else:
+            error = await self._wait(task, key[1], breaker, has_page=page is not None)
+            if error is None:
+                asked = Freshness.MISS if page is None else Freshness.REVALIDATED
+                return task.result(), self._count(asked if running is None else Freshness.COLLAPSED)
+        if page is not None and not isinstance(error, NotFound):
             return page, self._count(Freshness.STALE)
+        if isinstance(error, TeepiError):
+            raise error.with_traceback(None)
         msg = f"The page of {key[1]} could not be made ({type(error).__name__}); see teepi's log."
         raise Unavailable(msg) from error
 
-    def _answered(self, key: tuple[str, str], task: asyncio.Task[Page]) -> None:
+    async def _wait(
+        self, task: asyncio.Task[Page], project: str, breaker: Breaker, *, has_page: bool
+    ) -> BaseException | None:
+        """Wait for upstream's answer as long as this client may be kept; return why there is none."""
+        patience = self._limits.page_patience_seconds if has_page else self._limits.cold_answer_seconds
+        done, _ = await asyncio.wait({task}, timeout=0.0 if has_page and breaker.is_slow else patience)
+        if not done:
+            breaker.dawdled()
+            return Unavailable(f"Upstream has not answered for {project} yet; teepi goes on asking. Try again.")
+        if task.cancelled():
+            return Unavailable("teepi is stopping; try again in a moment.")
+        return task.exception()
+
+    def _answered(self, key: tuple[str, str], task: asyncio.Task[Page], asked_at: float) -> None:
         del self._asking[key]
         if task.cancelled():
             return
         error = task.exception()
+        now = time.monotonic()
+        if error is None or isinstance(error, NotFound):
+            in_time = now - asked_at <= self._limits.page_patience_seconds
+            self._breaker(key[0]).answered(in_time=in_time)
+        elif isinstance(error, Interrupted):  # a single page that cannot be read says nothing of the upstream
+            self._breaker(key[0]).failed(now, asked_wait_seconds=error.asked_wait_seconds)
         if isinstance(error, NotFound):
             self._absent[key] = time.monotonic()
             while len(self._absent) > _ABSENT_KEPT:
@@ -274,24 +302,28 @@ class Pages:
             _, dropped = self._pages.popitem(last=False)
             self._kept_bytes -= dropped.kept_bytes
 
-    async def variant(self, page: Page, form: PageFormat, base: str) -> Variant:
-        """Return ``page`` in ``form`` with links relative to ``base`` (from the page to the index)."""
-        found = page.variants.get((form, base))
+    async def variant(self, page: Page, form: PageFormat, base: str, coding: Coding = Coding.IDENTITY) -> Variant:
+        """Return ``page`` in ``form`` and ``coding`` with links relative to ``base`` (from the page to the index)."""
+        key = (form, base, coding)
+        found = page.variants.get(key)
         if found is not None:
             return found
-        if len(page.stored.body) < _THREAD_BYTES:
+
+        def make() -> Variant:
             body = render(page.content, form, base)
-        else:
-            body = await asyncio.to_thread(render, page.content, form, base)
-            if (found := page.variants.get((form, base))) is not None:  # somebody was quicker
-                return found
-        found = page.variants.get((form, base))
+            etag = hashlib.sha256(body).hexdigest()[:32]
+            if coding is Coding.IDENTITY or not worth_encoding(body):
+                return Variant(body, f'"{etag}"', Coding.IDENTITY)
+            # An ETag names bytes: each coding has its own (RFC 9110, 8.8.3.3).
+            return Variant(encode(body, coding), f'"{etag}-{coding.value}"', coding)
+
+        variant = make() if len(page.stored.body) < _THREAD_BYTES else await asyncio.to_thread(make)
+        found = page.variants.get(key)
         if found is not None:  # somebody was quicker
             return found
-        variant = Variant(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
         if len(page.variants) < _VARIANTS_KEPT and self._pages.get((page.stored.index, page.stored.project)) is page:
-            page.variants[form, base] = variant
-            self._kept_bytes += len(body)
+            page.variants[key] = variant
+            self._kept_bytes += len(variant.body)
         return variant
 
     # -- project list --------------------------------------------------------------------------------

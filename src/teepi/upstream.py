@@ -17,7 +17,7 @@ from yarl import URL
 
 from teepi import __version__
 from teepi.errors import BadPage, Interrupted, NotFound, RangeNotSatisfiable, UpstreamError
-from teepi.http_semantics import parse_content_range, strong_etag
+from teepi.http_semantics import parse_content_range, parse_retry_after, strong_etag
 from teepi.source import SourceHead
 from teepi.watchdog import WatchedStream
 
@@ -132,13 +132,13 @@ class Upstream:
             response.close()
 
     @staticmethod
-    def _refuse(url: str, status: int) -> UpstreamError | NotFound:
+    def _refuse(url: str, status: int, wait_seconds: float | None = None) -> UpstreamError | NotFound:
         if status in _NOT_FOUND:
             return NotFound(f"Upstream has no {shown(url)} (it answered {status}).")
         msg = f"Upstream answered {status} for {shown(url)}."
         if status in _WORTH_ANOTHER_TRY:
-            return Interrupted(msg, status)
-        return UpstreamError(msg, status)
+            return Interrupted(msg, status, asked_wait_seconds=wait_seconds)
+        return UpstreamError(msg, status, asked_wait_seconds=wait_seconds)
 
     async def page(self, url: str, *, etag: str | None = None, last_modified: str | None = None) -> UpstreamPage:
         """Fetch a project page, conditionally when validators are given (RFC 9110, 13).
@@ -153,7 +153,7 @@ class Upstream:
         async with self._get(self._small, url, headers, decompress=True) as response:
             conditional = etag is not None or last_modified is not None
             if response.status != _OK and not (response.status == _NOT_MODIFIED and conditional):
-                raise self._refuse(url, response.status)
+                raise self._refuse(url, response.status, parse_retry_after(response.headers.get("Retry-After")))
             body = None if response.status == _NOT_MODIFIED else await self._whole(response, url)
             return UpstreamPage(
                 url=str(response.url),

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import itertools
 import json
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from tests.support.wheels import noise, sdist, wheel
 
 if TYPE_CHECKING:
     from tests.conftest import MakeTeepi
+    from tests.http.clock import Clock
     from tests.support.faults import Fault
     from tests.support.projects import Form, Project
     from tests.support.teepi import Teepi
@@ -43,36 +43,6 @@ OLD = sdist("demo", "0.9")
 PIP = f"{JSON}, {HTML_V1}; q=0.1, {HTML}; q=0.01"
 UV = f"{JSON}, {HTML_V1};q=0.2, {HTML};q=0.01"
 PORTAL = b"<html><head><title>Welcome</title></head><body><form action='/login'><input name=u></form></body></html>"
-
-
-class Clock:
-    """Stands for the ``time`` module in what judges the age of pages, so that no test waits for a page to grow old."""
-
-    def __init__(self) -> None:
-        """Begin at the real times."""
-        self.ahead = 0.0
-        self.wall_ahead = 0.0
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        self.ahead += seconds
-
-    def monotonic(self) -> float:
-        """Return the monotonic clock."""
-        return time.monotonic() + self.ahead
-
-    def time(self) -> float:
-        """Return the wall clock."""
-        return time.time() + self.ahead + self.wall_ahead
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Give the clock of pages and indexes into the test's hands."""
-    clock = Clock()
-    monkeypatch.setattr("teepi.pages.time", clock)
-    monkeypatch.setattr("teepi.indexes.time", clock)
-    return clock
 
 
 @pytest.fixture

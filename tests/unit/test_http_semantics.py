@@ -20,7 +20,9 @@ from teepi.http_semantics import (
     index_prefix,
     parse_content_range,
     parse_range,
+    parse_retry_after,
     strong_etag,
+    wants_fresh,
 )
 
 JSON, HTML_V1, HTML = PageFormat.JSON, PageFormat.HTML_V1, PageFormat.HTML
@@ -284,3 +286,31 @@ def test_if_range_allows_only_an_identical_validator(
 ) -> None:
     """Contract 26. Another or a weak validator means the full body."""
     assert if_range_allows(header, etag, last_modified) is allows
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("0", 0.0),
+        (" 120 ", 120.0),
+        ("1" * 5000, 111111111.0),
+        ("-5", None),
+        ("Thu, 01 Jan 1970 00:01:40 GMT", 40.0),
+        ("Thu, 01 Jan 1970 00:00:10 GMT", 0.0),
+        ("Thu, 01 Jan 1970 00:01:40", 40.0),
+    ],
+)
+def test_retry_after_is_read_in_both_spellings(value: str | None, seconds: float | None) -> None:
+    """Fault 15. Seconds or a date; what cannot be read asks for nothing."""
+    assert parse_retry_after(value, now=60.0) == seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "fresh"), [(None, False), ("max-age=0", False), ("no-cache", True), ("max-age=0 , No-Cache", True)]
+)
+def test_wants_fresh_only_by_no_cache(value: str | None, fresh: bool) -> None:  # noqa: FBT001 - a parameter
+    """Contract 20. pip always sends max-age=0 and means nothing by it."""
+    assert wants_fresh(value) is fresh

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import HttpVersion11, web
 from packaging.utils import canonicalize_name
 
+from teepi.codings import Coding, choose_coding
 from teepi.errors import NotAcceptable, NotFound, TeepiError
-from teepi.http_semantics import PageFormat, choose_page_format, if_none_match, index_prefix
+from teepi.http_semantics import PageFormat, choose_page_format, if_none_match, index_prefix, wants_fresh
 from teepi.web import answers
 
 if TYPE_CHECKING:
@@ -51,9 +53,13 @@ class PageHandlers:
             query = request.raw_path.partition("?")[2]
             return answers.redirect(f"../{project}/" if slash else f"{project}/", query)
         form = _negotiate(request)
-        page, freshness = await self._pages.get(index, project)
+        newer_than = None
+        if wants_fresh(answers.header(request, "Cache-Control")):
+            newer_than = time.monotonic() - self._limits.refresh_seconds
+        page, freshness = await self._pages.get(index, project, newer_than=newer_than)
         base = index_prefix(request.raw_path.partition("?")[0]) + f"{index}/"
-        variant = await self._pages.variant(page, form, base)
+        coding = choose_coding(answers.header(request, "Accept-Encoding"))
+        variant = await self._pages.variant(page, form, base, coding)
         headers = {
             "Content-Type": form.content_type,
             "Cache-Control": "no-cache",  # a 304 is cheap here; a copied max-age would add to our own freshness
@@ -61,6 +67,8 @@ class PageHandlers:
             "Vary": _VARY,
             "Cache-Status": f"teepi; {freshness.value}",
         }
+        if variant.coding is not Coding.IDENTITY:
+            headers["Content-Encoding"] = variant.coding.value
         condition = answers.header(request, "If-None-Match")
         if condition is not None and if_none_match(condition, variant.etag):
             return web.Response(status=304, headers=headers)

@@ -22,6 +22,7 @@ from teepi.download import Registry
 from teepi.errors import StoreError
 from teepi.files import Files
 from teepi.indexes import DEFAULT_INDEX, Indexes
+from teepi.legacy import Legacy
 from teepi.limits import Limits
 from teepi.metrics import Metrics
 from teepi.pages import Pages
@@ -31,6 +32,7 @@ from teepi.upstream import Upstream, shown
 from teepi.web import connection
 from teepi.web.app import App
 from teepi.web.files import FileHandlers
+from teepi.web.legacy import LegacyHandlers
 from teepi.web.ops import OpsHandlers
 from teepi.web.send import Senders
 from teepi.web.simple import PageHandlers
@@ -99,6 +101,15 @@ class Server:
             ttl_seconds=settings.page_ttl_seconds,
             offline=settings.offline,
         )
+        legacy = Legacy(
+            {name: index.upstream for name, index in settings.indexes.items()},
+            PageStore(store.legacy_path, store.committing),
+            upstream,
+            scope,
+            limits,
+            ttl_seconds=settings.page_ttl_seconds,
+            offline=settings.offline,
+        )
         files = Files(store, catalog, self.registry, upstream, scope, limits, self.metrics, offline=settings.offline)
         indexes = Indexes(settings.indexes, pages, catalog, limits, offline=settings.offline)
         senders = Senders(limits, self.metrics)
@@ -110,6 +121,7 @@ class Server:
         app = App(
             PageHandlers(indexes, pages, limits),
             FileHandlers(indexes, files, senders, self.metrics),
+            LegacyHandlers(indexes, pages, legacy),
             OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems),
         )
         self._http = connection.Server(

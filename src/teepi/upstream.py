@@ -140,12 +140,14 @@ class Upstream:
             return Interrupted(msg, status, asked_wait_seconds=wait_seconds)
         return UpstreamError(msg, status, asked_wait_seconds=wait_seconds)
 
-    async def page(self, url: str, *, etag: str | None = None, last_modified: str | None = None) -> UpstreamPage:
+    async def page(
+        self, url: str, *, etag: str | None = None, last_modified: str | None = None, accept: str = PAGE_ACCEPT
+    ) -> UpstreamPage:
         """Fetch a project page, conditionally when validators are given (RFC 9110, 13).
 
         Raises :class:`NotFound` for 404 and 410, :class:`UpstreamError` for anything else that is no page.
         """
-        headers = {"Accept": PAGE_ACCEPT}
+        headers = {"Accept": accept}
         if etag is not None:
             headers["If-None-Match"] = etag
         if last_modified is not None:

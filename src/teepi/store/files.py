@@ -90,6 +90,11 @@ class Store:
         return self.root / "catalog.sqlite3"
 
     @property
+    def legacy_path(self) -> Path:
+        """Where upstream's legacy JSON documents lie."""
+        return self._layout / "legacy"
+
+    @property
     def pages_path(self) -> Path:
         """Where upstream's pages are kept."""
         return self._layout / "pages"

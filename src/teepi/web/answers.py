@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from aiohttp import web
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
 
     from teepi.errors import TeepiError
+
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 
 def plain(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -42,6 +45,15 @@ def redirect(target: str, query: str) -> web.Response:
     """Redirect for good to ``target`` (decoded, relative to the request's path), keeping the raw ``query``."""
     location = quote(target, safe="/+") + (f"?{query}" if query else "")
     return plain(f"Moved to {target}", 301, {"Location": location})
+
+
+def origin(request: BaseRequest) -> str:
+    """Return ``scheme://host:port`` as the client wrote it, or where it arrived when that is no host."""
+    host = request.headers.get("Host", "")
+    if not _HOST.fullmatch(host):  # none (HTTP/1.0), or one that is nothing to paste into a shell
+        address, port = request.get_extra_info("sockname")[:2]
+        host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return f"{request.scheme}://{host}"
 
 
 def header(request: BaseRequest, name: str) -> str | None:

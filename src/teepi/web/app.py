@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
 
     from teepi.web.files import FileHandlers
+    from teepi.web.legacy import LegacyHandlers
     from teepi.web.ops import OpsHandlers
     from teepi.web.simple import PageHandlers
 
@@ -37,11 +38,18 @@ _METHODS: Final = frozenset({"GET", "HEAD"})
 class App:
     """Finds the handler of a request and answers its errors."""
 
-    def __init__(self, pages: PageHandlers, files: FileHandlers, ops: OpsHandlers) -> None:
+    def __init__(self, pages: PageHandlers, files: FileHandlers, legacy: LegacyHandlers, ops: OpsHandlers) -> None:
         """Build the table."""
         self._routes: list[tuple[re.Pattern[str], Handler]] = [
             (re.compile(pattern), handler)
             for pattern, handler in (
+                # Legacy JSON beside the pages, and where pip-tools looks: at its index URL without "simple"; before
+                # version 7.5 with pypi/ behind the index URL. What looks like a version is one of a project "simple".
+                (r"/pypi/(?P<name>[^/]+)/json", self._document(legacy)),
+                (r"/pypi/simple/+(?P<name>(?![0-9]+\.)[^/]+)/json", self._document(legacy)),
+                (r"/pypi/(?P<name>[^/]+)/(?P<version>[^/]+)/json", self._document(legacy)),
+                (r"/(?:simple|index)/+(?:pypi/)?(?P<name>[^/]+)/json", self._document(legacy)),
+                (_INDEX + r"/(?:\+simple/+)?(?:pypi/)?(?P<name>[^/+]+)/json", self._document(legacy)),
                 # Plain habit, proxpi's and other paths: the default index. pipenv asks for /simple//name/.
                 (r"/(?:simple|index|pypi/simple)/+(?P<name>[^/]+)(?P<slash>/?)", self._project(pages)),
                 (_INDEX + r"/\+simple/+(?P<name>[^/]+)(?P<slash>/?)", self._project(pages)),
@@ -57,6 +65,7 @@ class App:
                     _INDEX + r"/(?P<address>\+(?:files|http|e)/.+)",
                     lambda r, m: files.by_address(r, m["index"], m["address"]),
                 ),
+                (r"/(?P<name>[^/+]+)/json", self._document(legacy)),
                 (r"(?P<path>/packages/.+)", lambda r, m: files.by_path(r, m["path"])),
                 (r"/healthz|/health", lambda r, _: ops.health(r)),
                 (r"/\+status", lambda r, _: ops.status(r)),
@@ -67,6 +76,10 @@ class App:
     @staticmethod
     def _project(pages: PageHandlers) -> Handler:
         return lambda r, m: pages.project(r, m.get("index", DEFAULT_INDEX), m["name"], slash=bool(m["slash"]))
+
+    @staticmethod
+    def _document(legacy: LegacyHandlers) -> Handler:
+        return lambda r, m: legacy.project(r, m.get("index", DEFAULT_INDEX), m["name"], m.get("version"))
 
     async def handle(self, request: BaseRequest) -> StreamResponse:
         """Answer one request."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 
     from teepi.download import Registry
     from teepi.metrics import Metrics
-
-
-_HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 
 class OpsHandlers:
@@ -73,11 +69,7 @@ class OpsHandlers:
 
     async def root(self, request: BaseRequest) -> web.StreamResponse:
         """``/``: how to use this."""
-        host = request.headers.get("Host", "")
-        if not _HOST.fullmatch(host):  # none (HTTP/1.0), or one that is nothing to paste into a shell
-            address, port = request.get_extra_info("sockname")[:2]
-            host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-        base = f"http://{host}"
+        base = answers.origin(request)
         return answers.plain(
             f"teepi {__version__}, a caching proxy for Python package indexes.\n\n"
             f"pip     pip install --index-url {base}/simple/ PROJECT\n"

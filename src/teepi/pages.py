@@ -16,7 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from teepi.errors import NotFound, Offline, TeepiError, Unavailable, UpstreamError
-from teepi.simple_api import ProjectPage, parse_page, render
+from teepi.simple_api import ProjectPage, parse_page, render, with_core_metadata
 from teepi.store import StoredPage
 
 if TYPE_CHECKING:
@@ -68,6 +68,10 @@ class Page:
     is_remembered: bool = False
     """Whether the catalogue has been told, by this process, what the page links to."""
     variants: dict[tuple[PageFormat, str], Variant] = field(default_factory=dict)
+    core_metadata: Mapping[str, str] | None = None
+    """What the catalogue knows of wheels that were looked into (see ``Catalog.core_metadata``), once asked."""
+    learnt: int = 0
+    """Grows when that changes: what was looked up before is not kept."""
 
     @property
     def kept_bytes(self) -> int:
@@ -90,8 +94,10 @@ class Pages:
         *,
         ttl_seconds: float,
         offline: bool = False,
+        synthesize_metadata: bool = True,
     ) -> None:
         """``upstreams`` maps an index to the URL of its upstream's project list, which ends with ``/``."""
+        self._synthesize_metadata = synthesize_metadata
         self._upstreams = upstreams
         self._store = store
         self._catalog = catalog
@@ -279,20 +285,45 @@ class Pages:
         found = page.variants.get((form, base))
         if found is not None:
             return found
-        if len(page.stored.body) < _THREAD_BYTES:
-            body = render(page.content, form, base)
-        else:
-            body = await asyncio.to_thread(render, page.content, form, base)
-            if (found := page.variants.get((form, base))) is not None:  # somebody was quicker
-                return found
+        learnt = page.learnt
+        known = await self._core_metadata(page)
+
+        def work() -> bytes:
+            content = page.content if known is None else with_core_metadata(page.content, known)
+            return render(content, form, base)
+
+        body = work() if len(page.stored.body) < _THREAD_BYTES else await asyncio.to_thread(work)
         found = page.variants.get((form, base))
         if found is not None:  # somebody was quicker
             return found
         variant = Variant(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
-        if len(page.variants) < _VARIANTS_KEPT and self._pages.get((page.stored.index, page.stored.project)) is page:
+        is_kept = self._pages.get((page.stored.index, page.stored.project)) is page
+        if is_kept and len(page.variants) < _VARIANTS_KEPT and learnt == page.learnt:
             page.variants[form, base] = variant
             self._kept_bytes += len(body)
         return variant
+
+    async def _core_metadata(self, page: Page) -> Mapping[str, str] | None:
+        """Return what was read out of the project's wheels, or None when none is ever looked into."""
+        if not self._synthesize_metadata:
+            return None
+        known, learnt = page.core_metadata, page.learnt
+        if known is None:
+            known = await self._catalog.core_metadata(page.stored.project)
+            if learnt == page.learnt:
+                page.core_metadata = known
+        return known
+
+    def forget_core_metadata(self, project: str) -> None:
+        """Look again at what is known of the wheels of ``project``, in all indexes: that has changed."""
+        for index in self._upstreams:
+            page = self._pages.get((index, project))
+            if page is not None:
+                self._kept_bytes -= page.kept_bytes
+                page.variants.clear()
+                page.core_metadata = None
+                page.learnt += 1
+                self._kept_bytes += page.kept_bytes
 
     # -- project list --------------------------------------------------------------------------------
 

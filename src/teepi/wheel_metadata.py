@@ -46,6 +46,7 @@ _STORED: Final = 0
 _DEFLATED: Final = 8
 _LOCAL_EXTRA: Final = 64  # by so much a local header may be longer than the directory lets expect, mostly
 _PARTS: Final = 5  # name, version, three tags; a sixth is the build tag
+_TAGS: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:-\w+(?:\.\w+)*){2}", re.ASCII)
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._]*[A-Za-z0-9])?")
 
 
@@ -59,7 +60,7 @@ def wheel_name(filename: str) -> tuple[str, Version] | None:
     parts = filename[:-4].split("-")
     if len(parts) == _PARTS + 1 and parts[2][:1].isdecimal():
         del parts[2]
-    if len(parts) != _PARTS or not all(parts):
+    if len(parts) != _PARTS or not _are_tags("-".join(parts[2:])):
         return None
     name, version = _project(parts[0]), _version(parts[1])
     return None if name is None or version is None else (name, version)
@@ -68,6 +69,11 @@ def wheel_name(filename: str) -> tuple[str, Version] | None:
 @lru_cache(maxsize=4096)
 def _project(name: str) -> str | None:
     return canonicalize_name(name) if _NAME.fullmatch(name) and "__" not in name else None
+
+
+@lru_cache(maxsize=4096)
+def _are_tags(tags: str) -> bool:
+    return _TAGS.fullmatch(tags) is not None
 
 
 @lru_cache(maxsize=4096)

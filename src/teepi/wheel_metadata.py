@@ -45,8 +45,8 @@ _ENCRYPTED: Final = 1
 _STORED: Final = 0
 _DEFLATED: Final = 8
 _LOCAL_EXTRA: Final = 64  # by so much a local header may be longer than the directory lets expect, mostly
-_PARTS: Final = 5  # name, version, three tags; a sixth is the build tag
-_TAGS: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:-\w+(?:\.\w+)*){2}", re.ASCII)
+_PARTS: Final = 3  # name, version, and the rest: perhaps a build tag, three tags, .whl
+_TAGS: Final = re.compile(r"(?:[0-9][^-]*-)?[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:-\w+(?:\.\w+)*){2}\.whl", re.ASCII)
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._]*[A-Za-z0-9])?")
 
 
@@ -55,12 +55,8 @@ def wheel_name(filename: str) -> tuple[str, Version] | None:
 
     As strict as :func:`packaging.utils.parse_wheel_filename`, at a fraction of its price: a page has thousands.
     """
-    if not filename.endswith(".whl"):
-        return None
-    parts = filename[:-4].split("-")
-    if len(parts) == _PARTS + 1 and parts[2][:1].isdecimal():
-        del parts[2]
-    if len(parts) != _PARTS or not _are_tags("-".join(parts[2:])):
+    parts = filename.split("-", 2)
+    if len(parts) != _PARTS or not _are_tags(parts[2]):
         return None
     name, version = _project(parts[0]), _version(parts[1])
     return None if name is None or version is None else (name, version)

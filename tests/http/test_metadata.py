@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import zipfile
@@ -12,17 +13,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from teepi.limits import Limits
+from teepi.store import Store
 from teepi.wheel_metadata import TAIL_BYTES
 from tests.http.links import HtmlPage, file_target, get_page, is_sentence, json_files, sha256
-from tests.http.scene import until
+from tests.http.scene import Held, until
 from tests.support.clients import fetch
-from tests.support.faults import Status, WrongBytes
+from tests.support.faults import EarlyEnd, Stall, Status, WrongBytes
 from tests.support.projects import HTML
 from tests.support.wheels import noise, sdist, wheel
 
 if TYPE_CHECKING:
+    from teepi.store.partial import Partial
     from tests.conftest import MakeTeepi
     from tests.support.clients import Answer
+    from tests.support.faults import Fault
     from tests.support.projects import Form, Project
     from tests.support.teepi import Teepi
     from tests.support.upstream import Upstream
@@ -270,6 +274,65 @@ async def test_metadata_that_a_wheel_has_not_is_404_and_no_longer_advertised(
         assert (await fetch(again.address, target)).status == 404
     finally:
         await again.stop()
+
+
+async def test_metadata_of_a_wheel_that_is_arriving_does_not_wait_for_it(
+    teepi: Teepi, demo: Project, upstream: Upstream
+) -> None:
+    """Contract 15, 25. A large wheel on its way holds up no resolver."""
+    path = demo.path(BUILT.filename)
+    gate = Held(100_000)
+    upstream.script(path, [gate])
+    target = await file_target(teepi, BUILT.filename)
+    arriving = asyncio.create_task(fetch(teepi.address, target))
+    await gate.gate.reached.wait()
+    assert (await fetch(teepi.address, target + ".metadata")).body == BUILT.metadata
+    gate.open()
+    assert (await arriving).body == BUILT.content
+
+
+async def test_metadata_without_room_on_the_disk_is_served_and_not_kept(
+    teepi: Teepi, demo: Project, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 3. Nobody's request fails because caching does; where only the whole wheel would do, it is 503."""
+
+    def begin(*_: object) -> Partial:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Store, "begin", begin)
+    for _ in range(2):
+        assert (await metadata(teepi)).body == BUILT.metadata
+    assert await advertised(teepi) is True
+    upstream.file(demo.path(BUILT.filename), BUILT.content, accept_ranges=False)
+    answer = await metadata(teepi)
+    assert answer.status == 503
+    assert is_sentence(answer)
+    assert "no room on the disk" in answer.body.decode()
+    assert await advertised(teepi) is True
+
+
+@pytest.mark.parametrize("fault", [Stall(len(BUILT.content) - 10_000), EarlyEnd(len(BUILT.content) - 10_000)])
+async def test_metadata_whose_range_breaks_off_is_503_and_then_served(
+    make_teepi: MakeTeepi, demo: Project, upstream: Upstream, fault: Fault
+) -> None:
+    """Contract 33. Silence and an early end are no reason to fetch the whole, and no verdict."""
+    teepi = await make_teepi()
+    upstream.script(demo.path(BUILT.filename), [fault])
+    answer = await metadata(teepi)
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert (await metadata(teepi)).body == BUILT.metadata
+    assert None not in upstream.ranges(demo.path(BUILT.filename))
+
+
+async def test_metadata_of_a_wheel_that_upstream_has_no_more_is_404_but_not_for_good(
+    teepi: Teepi, demo: Project, upstream: Upstream
+) -> None:
+    """Contract 34. Upstream said 404 for the wheel, which says nothing of what is in it."""
+    upstream.remove(demo.path(BUILT.filename))
+    assert (await metadata(teepi)).status == 404
+    assert await advertised(teepi) is True
+    upstream.file(demo.path(BUILT.filename), BUILT.content)
+    assert (await metadata(teepi)).body == BUILT.metadata
 
 
 async def test_metadata_switched_off_is_neither_advertised_nor_read(

@@ -64,6 +64,8 @@ class Settings:
     """So long a page is served without asking upstream; 0 asks every time."""
     offline: bool
     """Never ask upstream."""
+    synthesize_metadata: bool
+    """Advertise core metadata of wheels for which upstream has none, and read it out of them when asked."""
     log_level: str
     """``debug``, ``info``, ``warning`` or ``error``."""
 
@@ -118,6 +120,7 @@ def load(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         data_dir=values.get("data_dir") or _xdg(environ, "XDG_DATA_HOME", ".local/share", "data_dir"),
         page_ttl_seconds=values.get("page_ttl", 600.0),
         offline=values.get("offline", False),
+        synthesize_metadata=values.get("synthesize_metadata", True),
         log_level=values.get("log_level", "info"),
     )
 
@@ -390,6 +393,7 @@ OPTIONS: Final = (
         toml=(int, float),
     ),
     Option("offline", _switch, "", "never ask upstream: serve what is cached", "no", toml=(bool,)),
+    Option("synthesize_metadata", _switch, "", "offer core metadata out of wheels", "yes", toml=(bool,)),
     Option("log_level", _log_level, "LEVEL", f"one of {', '.join(_LOG_LEVELS)}", "info"),
 )
 """Every setting, in the order in which the help shows them."""

@@ -38,6 +38,10 @@ class NotFound(TeepiError):
     status = 404
 
 
+class NoCoreMetadata(NotFound):
+    """A wheel was looked into and has no core metadata that can be served: so it stays for these bytes."""
+
+
 class MethodNotAllowed(TeepiError):
     """The URL exists and takes other methods."""
 
@@ -91,6 +95,10 @@ class UpstreamError(Unavailable):
 
 class BadPage(UpstreamError):
     """Upstream's index page cannot be read as HTML or JSON of the Simple API."""
+
+
+class BadWheel(UpstreamError):
+    """What upstream sent of a wheel, or all of it, is no sound archive."""
 
 
 class Interrupted(UpstreamError):

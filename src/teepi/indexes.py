@@ -7,11 +7,10 @@ that the file name belongs to. Nothing that no page has linked to is ever asked 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from teepi.errors import NotFound, Offline, Unavailable
-from teepi.model import Digest
+from teepi.metadata import METADATA, metadata_of
 from teepi.pages import Freshness
 from teepi.simple_api import project_of_filename
 
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
 
     from teepi.catalog import Catalog
     from teepi.limits import Limits
+    from teepi.metadata import CoreMetadata
     from teepi.model import FileRecord
     from teepi.pages import Pages
 
 DEFAULT_INDEX: Final = "root/pypi"
-_METADATA: Final = ".metadata"  # PEP 658
 _SHOWN: Final = 300  # characters of what was asked for that an error repeats
 
 
@@ -32,9 +31,17 @@ class Indexes:
     """All indexes that this process serves."""
 
     def __init__(
-        self, names: Collection[str], pages: Pages, catalog: Catalog, limits: Limits, *, offline: bool = False
+        self,
+        names: Collection[str],
+        pages: Pages,
+        catalog: Catalog,
+        limits: Limits,
+        *,
+        core_metadata: CoreMetadata | None = None,
+        offline: bool = False,
     ) -> None:
-        """Serve the mirror indexes ``names``."""
+        """Serve the mirror indexes ``names``; ``core_metadata`` has what upstream has not."""
+        self._core_metadata = core_metadata
         self._names = frozenset(names)
         self._pages = pages
         self._catalog = catalog
@@ -114,28 +121,15 @@ class Indexes:
             raise Unavailable(msg)
         return record
 
-    @staticmethod
-    async def _find(wanted: str, find: Callable[[str], Awaitable[FileRecord | None]]) -> FileRecord | None:
+    async def _find(self, wanted: str, find: Callable[[str], Awaitable[FileRecord | None]]) -> FileRecord | None:
         record = await find(wanted)
-        if record is None and wanted.endswith(_METADATA):
-            base = await find(wanted.removesuffix(_METADATA))
+        if record is None and wanted.endswith(METADATA):
+            base = await find(wanted.removesuffix(METADATA))
             if base is not None and base.metadata:
                 return metadata_of(base)
+            if base is not None and self._core_metadata is not None:
+                return await self._core_metadata.record(base)
         return record
-
-
-def metadata_of(record: FileRecord) -> FileRecord:
-    """Return the record of a file's core metadata (PEP 658): a file like any other."""
-    url, mark, query = record.url.partition("?")
-    return replace(
-        record,
-        filename=record.filename + _METADATA,
-        url=url + _METADATA + mark + query,
-        address=record.address + _METADATA,
-        digest=record.metadata if isinstance(record.metadata, Digest) else None,
-        size=None,
-        metadata=False,
-    )
 
 
 def _only(path: str, records: Sequence[FileRecord]) -> FileRecord | None:

@@ -69,6 +69,11 @@ class FileKey:
         seed = f"{index}\n{url}\n{weaker}"
         return FileKey("url:" + hashlib.sha256(seed.encode("utf-8", "surrogateescape")).hexdigest())
 
+    @staticmethod
+    def of_metadata(wheel: FileKey) -> FileKey:
+        """Return the key of the core metadata that is read out of ``wheel``, before its digest is known."""
+        return FileKey("url:" + hashlib.sha256(f"core metadata of\n{wheel.value}".encode()).hexdigest())
+
     @property
     def sha256(self) -> str | None:
         """The content's sha256 in hex when the key carries it."""
@@ -102,8 +107,12 @@ class FileRecord:
     """PEP 658/714 core metadata: its digest, True when advertised without one, False when not advertised."""
     immutable: bool = False
     """Upstream itself called this file ``immutable`` (RFC 8246)."""
+    wheel: FileRecord | None = None
+    """Of core metadata that upstream does not have: the wheel out of which it is read."""
 
     @property
     def key(self) -> FileKey:
         """The :class:`FileKey` that this record resolves to."""
+        if self.wheel is not None and self.digest is None:
+            return FileKey.of_metadata(self.wheel.key)
         return FileKey.of(self.index, self.url, self.digest)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from teepi.breaker import Breaker
 from teepi.codings import Coding, encode, worth_encoding
 from teepi.errors import Interrupted, NotFound, Offline, TeepiError, Unavailable, UpstreamError
-from teepi.simple_api import ProjectPage, parse_page, render
+from teepi.simple_api import ProjectPage, parse_page, render, with_core_metadata
 from teepi.store import StoredPage
 
 if TYPE_CHECKING:
@@ -72,6 +72,10 @@ class Page:
     is_remembered: bool = False
     """Whether the catalogue has been told, by this process, what the page links to."""
     variants: dict[tuple[PageFormat, str, Coding], Variant] = field(default_factory=dict)
+    core_metadata: Mapping[str, str] | None = None
+    """What the catalogue knows of wheels that were looked into (see ``Catalog.core_metadata``), once asked."""
+    learnt: int = 0
+    """Grows when that changes: what was looked up before is not kept."""
 
     @property
     def kept_bytes(self) -> int:
@@ -94,8 +98,10 @@ class Pages:
         *,
         ttl_seconds: float,
         offline: bool = False,
+        synthesize_metadata: bool = True,
     ) -> None:
         """``upstreams`` maps an index to the URL of its upstream's project list, which ends with ``/``."""
+        self._synthesize_metadata = synthesize_metadata
         self._upstreams = upstreams
         self._store = store
         self._catalog = catalog
@@ -308,9 +314,12 @@ class Pages:
         found = page.variants.get(key)
         if found is not None:
             return found
+        learnt = page.learnt
+        known = await self._core_metadata(page)
 
         def make() -> Variant:
-            body = render(page.content, form, base)
+            content = page.content if known is None else with_core_metadata(page.content, known)
+            body = render(content, form, base)
             etag = hashlib.sha256(body).hexdigest()[:32]
             if coding is Coding.IDENTITY or not worth_encoding(body):
                 return Variant(body, f'"{etag}"', Coding.IDENTITY)
@@ -321,10 +330,33 @@ class Pages:
         found = page.variants.get(key)
         if found is not None:  # somebody was quicker
             return found
-        if len(page.variants) < _VARIANTS_KEPT and self._pages.get((page.stored.index, page.stored.project)) is page:
+        is_kept = self._pages.get((page.stored.index, page.stored.project)) is page
+        if is_kept and len(page.variants) < _VARIANTS_KEPT and learnt == page.learnt:
             page.variants[key] = variant
             self._kept_bytes += len(variant.body)
         return variant
+
+    async def _core_metadata(self, page: Page) -> Mapping[str, str] | None:
+        """Return what was read out of the project's wheels, or None when none is ever looked into."""
+        if not self._synthesize_metadata:
+            return None
+        known, learnt = page.core_metadata, page.learnt
+        if known is None:
+            known = await self._catalog.core_metadata(page.stored.project)
+            if learnt == page.learnt:
+                page.core_metadata = known
+        return known
+
+    def forget_core_metadata(self, project: str) -> None:
+        """Look again at what is known of the wheels of ``project``, in all indexes: that has changed."""
+        for index in self._upstreams:
+            page = self._pages.get((index, project))
+            if page is not None:
+                self._kept_bytes -= page.kept_bytes
+                page.variants.clear()
+                page.core_metadata = None
+                page.learnt += 1
+                self._kept_bytes += page.kept_bytes
 
     # -- project list --------------------------------------------------------------------------------
 

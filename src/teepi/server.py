@@ -24,6 +24,7 @@ from teepi.files import Files
 from teepi.indexes import DEFAULT_INDEX, Indexes
 from teepi.legacy import Legacy
 from teepi.limits import Limits
+from teepi.metadata import CoreMetadata
 from teepi.metrics import Metrics
 from teepi.pages import Pages
 from teepi.store import PageStore, Store
@@ -100,6 +101,7 @@ class Server:
             self.metrics,
             ttl_seconds=settings.page_ttl_seconds,
             offline=settings.offline,
+            synthesize_metadata=settings.synthesize_metadata,
         )
         legacy = Legacy(
             {name: index.upstream for name, index in settings.indexes.items()},
@@ -111,7 +113,15 @@ class Server:
             offline=settings.offline,
         )
         files = Files(store, catalog, self.registry, upstream, scope, limits, self.metrics, offline=settings.offline)
-        indexes = Indexes(settings.indexes, pages, catalog, limits, offline=settings.offline)
+        files.extraction = core_metadata = CoreMetadata(files, pages, catalog, scope, limits)
+        indexes = Indexes(
+            settings.indexes,
+            pages,
+            catalog,
+            limits,
+            core_metadata=core_metadata if settings.synthesize_metadata else None,
+            offline=settings.offline,
+        )
         senders = Senders(limits, self.metrics)
         undo.callback(senders.close)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urljoin
 
 import msgspec
@@ -28,8 +28,12 @@ from teepi.errors import BadPage
 from teepi.http_semantics import PageFormat
 from teepi.model import DIGEST_PREFERENCE, Digest, FileRecord
 from teepi.simple_html import is_for_people, parse_html, render_html
+from teepi.wheel_metadata import wheel_name
 
-__all__ = ["ProjectPage", "address_of", "parse_page", "project_of_filename", "render"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ProjectPage", "address_of", "parse_page", "project_of_filename", "render", "with_core_metadata"]
 
 _API_VERSION: Final = re.compile(r"1(?:\.([0-9]{1,4}))?(?:\.[0-9]+)*")
 _SHA256: Final = re.compile("[0-9a-f]{64}")
@@ -78,6 +82,23 @@ def parse_page(body: bytes, *, content_type: str, url: str, index: str, project:
     document.setdefault("name", project)
     records, links = zip(*_without_collisions(pairs), strict=True) if pairs else ((), ())
     return ProjectPage(project, document, records, links)
+
+
+def with_core_metadata(page: ProjectPage, known: Mapping[str, str]) -> ProjectPage:
+    """Advertise core metadata (PEP 658, 714) for the wheels for which upstream has none.
+
+    ``known`` maps ``FileKey.value`` of wheels to the sha256 of their core metadata, or to ``""`` when a look has found
+    none; then nothing is said. A wheel that is not in it has not been looked into: its core metadata has no hash yet.
+    """
+    files = []
+    for file, record in zip(page.document["files"], page.files, strict=True):
+        if record.metadata is False and wheel_name(record.filename) is not None:
+            sha256 = known.get(record.key.value) if known else None
+            if sha256 != "":
+                files.append({**file, "core-metadata": True if sha256 is None else {"sha256": sha256}})
+                continue
+        files.append(file)
+    return replace(page, document={**page.document, "files": files})
 
 
 def render(page: ProjectPage, form: PageFormat, base: str) -> bytes:

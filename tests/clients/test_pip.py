@@ -8,6 +8,7 @@ import pytest
 
 from tests.clients.installers import Client, open_shop
 from tests.support.faults import Reset, WrongBytes
+from tests.support.wheels import wheel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,3 +79,27 @@ async def test_pip_is_refused_a_wrong_file_and_gets_the_right_one(
     assert "DO NOT MATCH" not in said
     assert await client.versions("teebase") == ["1.5"]
     assert upstream.count("GET", base) == 2
+
+
+async def test_pip_resolving_against_an_upstream_without_metadata_fetches_no_whole_wheel(
+    make_process: MakeProcess, upstream: Upstream, tmp_path: Path
+) -> None:
+    """Contract 15. Thirty projects on HTML pages: pip takes the metadata that teepi reads out of each by one range."""
+    client = Client("pip", tmp_path / "home")
+    count = 30
+    paths = []
+    for number in range(count):
+        requires = [f"tee{number + 1}>=1"] if number + 1 < count else []
+        built = wheel(f"tee{number}", requires=requires, padding=200_000, seed=number)
+        paths.append(
+            upstream.project(f"tee{number}", {built.filename: built.content}, form="html").path(built.filename)
+        )
+    teepi = await make_process()
+    for _ in range(2):  # the second time from the cache, with the hash that the page now says
+        client.fresh()
+        index = teepi.url + "/root/pypi/+simple/"
+        said = await client.run("pip", "install", "--dry-run", "--index-url", index, "--target", client.target, "tee0")
+        would = said.partition("Would install ")[2].split()
+        assert sorted(would) == sorted(f"tee{number}-1.0" for number in range(count))
+        ranges = [upstream.ranges(path) for path in paths]
+        assert all(len(each) == 1 and each[0] is not None for each in ranges)

@@ -240,7 +240,7 @@ async def test_page_from_json_keeps_the_version_that_upstream_claims(teepi: Teep
 async def test_metadata_is_served_with_the_advertised_bytes_and_only_then(
     upstream: Upstream, make_teepi: MakeTeepi, form: Form
 ) -> None:
-    """Contract 14. Advertised with a hash exactly when .metadata answers those bytes; otherwise 404, unasked."""
+    """Contract 14. Where none is synthesized: advertised exactly when it answers those bytes; else 404, unasked."""
     plain = {OLD.filename: OLD.content, NEXT.filename: NEXT.content}
     project = upstream.project(
         "demo",
@@ -251,7 +251,7 @@ async def test_metadata_is_served_with_the_advertised_bytes_and_only_then(
     )
     for name in plain:
         upstream.file(project.path(name) + ".metadata", b"unadvertised")
-    teepi = await make_teepi(Limits())
+    teepi = await make_teepi(Limits(), synthesize_metadata=False)
     page = await get_page(teepi)
     targets = links(page, PAGE)
     for name, file in json_files(page).items():

@@ -88,6 +88,7 @@ def settings_for(directory: Path, upstream: str, **changes: Any) -> Settings:
         data_dir=directory / "data",
         page_ttl_seconds=600.0,
         offline=False,
+        synthesize_metadata=True,
         log_level="info",
     )
     return dataclasses.replace(settings, **changes)

@@ -55,6 +55,7 @@ def test_load_nothing_given_uses_defaults(home: dict[str, str], tmp_path: Path) 
         data_dir=tmp_path / ".local" / "share" / "teepi",
         page_ttl_seconds=600.0,
         offline=False,
+        synthesize_metadata=True,
         log_level="info",
     )
 
@@ -77,6 +78,7 @@ GIVEN: dict[str, tuple[str, str, str, Any]] = {
     "data_dir": ("/a/data", "/b", '"/c"', Path("/a/data")),
     "page_ttl": ("1.5", "2", "3", 1.5),
     "offline": ("true", "false", "false", True),
+    "synthesize_metadata": ("no", "yes", "true", False),
     "log_level": ("DEBUG", "error", '"warning"', "debug"),
 }
 

@@ -125,6 +125,42 @@ async def test_variants_of_endless_depths_are_kept_in_bounded_number(pages: Page
     assert len(page.variants) < 32
 
 
+async def test_variant_begun_before_core_metadata_was_learnt_is_not_kept(
+    pages: Pages, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Contract 15. A look into the catalogue that is overtaken by a new digest is answered with, but not kept."""
+    upstream.project("demo", {"demo-1.0-py3-none-any.whl": b"x"})
+    page, _ = await pages.get(INDEX, "demo")
+    [record] = page.content.files
+    catalog = pages._catalog  # noqa: SLF001 - what the service itself looks into
+    look, looked, held = catalog.core_metadata, asyncio.Event(), asyncio.Event()
+
+    async def slow(project: str) -> dict[str, str]:
+        found = await look(project)
+        looked.set()
+        await held.wait()
+        return found
+
+    monkeypatch.setattr(catalog, "core_metadata", slow)
+    late = asyncio.create_task(pages.variant(page, PageFormat.JSON, "../"))
+    await looked.wait()
+    await catalog.learn_core_metadata("demo", record.key.value, "5" * 64)
+    pages.forget_core_metadata("demo")
+    held.set()
+    assert b'"core-metadata":true' in (await late).body
+    assert b"5" * 64 in (await pages.variant(page, PageFormat.JSON, "../")).body
+
+
+async def test_forgetting_core_metadata_keeps_the_count_of_memory(pages: Pages, upstream: Upstream) -> None:
+    """Fault 17. What eviction goes by is as before the variants were made."""
+    upstream.project("demo", {"demo-1.0-py3-none-any.whl": b"x"})
+    page, _ = await pages.get(INDEX, "demo")
+    before = pages._kept_bytes  # noqa: SLF001 - what eviction goes by
+    await pages.variant(page, PageFormat.HTML, "../")
+    pages.forget_core_metadata("demo")
+    assert pages._kept_bytes == before  # noqa: SLF001 - the same
+
+
 async def test_save_of_a_caller_that_is_cancelled_is_written_all_the_same(tmp_path: Path) -> None:
     """Issue 2. A stop right after the answer, while the disk is busy, does not lose the page."""
     executor = ThreadPoolExecutor(1)

@@ -114,6 +114,11 @@ class Catalog:
         found = await self._select(tables.BY_DIGEST, index, f"sha256:{prefix}", filename)
         return found[0] if found else None
 
+    async def core_metadata(self, project: str, key: str = "") -> dict[str, str]:
+        """Return the sha256 of core metadata by wheel (of that with ``key`` alone), empty where a wheel has none."""
+        older, newer = await self._rows_of(tables.CORE_METADATA, project, key)
+        return {wheel: sha256 for wheel, sha256 in dict((*older, *newer)).items() if sha256 is not None}
+
     # Changing ---------------------------------------------------------------------------------------
 
     async def remember(self, records: Sequence[FileRecord]) -> None:
@@ -137,6 +142,10 @@ class Catalog:
         """Set the generation that goes into the file's ETag; it holds at once, the table follows."""
         self.generations[key.value] = generation
         await self._write(lambda connection: connection.execute(tables.PUT_GENERATION, (key.value, generation)))
+
+    async def learn_core_metadata(self, project: str, key: str, sha256: str | None) -> None:
+        """Remember what was read out of a wheel, empty for nothing; None forgets it."""
+        await self._write(lambda connection: connection.execute(tables.PUT_CORE_METADATA, (project, key, sha256)))
 
     def touch(self, sha256: str) -> None:
         """Note that the file was used just now; written by the next :meth:`flush`."""
@@ -242,12 +251,16 @@ class Catalog:
 
     async def _select(self, query: str, *values: str) -> list[FileRecord]:
         """Return the records in the order of their addresses; the overlay's go before those on disk."""
-        newer = []
-        if self._overlay is not None:
-            newer = await self._on(self._writer, lambda: self._rows(self._overlay, query, values))
-        older = await self._on(self._reader, lambda: self._read(query, values))
+        older, newer = await self._rows_of(query, *values)
         found = {row[1]: record_of(row) for row in (*older, *newer)}
         return [found[address] for address in sorted(found)]
+
+    async def _rows_of(self, query: str, *values: str) -> tuple[list[Row], list[Row]]:
+        """Return what the database and what the overlay has, in this order."""
+        newer: list[Row] = []
+        if self._overlay is not None:
+            newer = await self._on(self._writer, lambda: self._rows(self._overlay, query, values))
+        return await self._on(self._reader, lambda: self._read(query, values)), newer
 
     # In the reader thread ---------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Row = tuple[Any, ...]
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """``PRAGMA user_version``. Any other value, older or newer, is set aside: rebuilding is the migration."""
 
 # In an overlay a file without a size is one that was removed; on disk its row is deleted.
@@ -34,6 +34,9 @@ _TABLES: Final = (
     """CREATE TABLE files (
         sha256 TEXT PRIMARY KEY, size INTEGER, added_at REAL NOT NULL, used_at REAL NOT NULL) WITHOUT ROWID""",
     "CREATE TABLE generations (file_key TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID",
+    # What was read out of wheels: '' when there is none, NULL when it is not known any more.
+    """CREATE TABLE core_metadata (
+        project TEXT NOT NULL, file_key TEXT NOT NULL, sha256 TEXT, PRIMARY KEY (project, file_key)) WITHOUT ROWID""",
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     f"PRAGMA user_version = {SCHEMA}",
 )
@@ -44,9 +47,12 @@ BY_PATH: Final = f"{KNOWN} WHERE index_name = ? AND path = ?"
 BY_DIGEST: Final = f"{KNOWN} WHERE index_name = ? AND substr(digest, 1, 23) = ? AND filename = ?"
 FILE_SIZE: Final = "SELECT size FROM files WHERE sha256 = ?"
 
+CORE_METADATA: Final = "SELECT file_key, sha256 FROM core_metadata WHERE project = ?1 AND (?2 = '' OR file_key = ?2)"
+
 PUT_KNOWN: Final = "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 PUT_FILE: Final = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)"
 PUT_GENERATION: Final = "INSERT OR REPLACE INTO generations VALUES (?, ?)"
+PUT_CORE_METADATA: Final = "INSERT OR REPLACE INTO core_metadata VALUES (?, ?, ?)"
 PUT_META: Final = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 REMOVE_FILE: Final = "DELETE FROM files WHERE sha256 = ?"
 USE_FILE: Final = "UPDATE files SET used_at = ? WHERE sha256 = ?"
@@ -186,8 +192,13 @@ def _create(connection: sqlite3.Connection) -> None:
 
 def copy_overlay(overlay: sqlite3.Connection, disk: sqlite3.Connection) -> None:
     """Carry everything from an overlay over to the database that it lay over."""
-    for table, put in (("known", PUT_KNOWN), ("generations", PUT_GENERATION), ("meta", PUT_META)):
-        disk.executemany(put, overlay.execute(f"SELECT * FROM {table}"))  # noqa: S608 - three names of ours
+    for table, put in (
+        ("known", PUT_KNOWN),
+        ("generations", PUT_GENERATION),
+        ("core_metadata", PUT_CORE_METADATA),
+        ("meta", PUT_META),
+    ):
+        disk.executemany(put, overlay.execute(f"SELECT * FROM {table}"))  # noqa: S608 - names of ours
     for row in overlay.execute("SELECT * FROM files"):
         if row[1] is None:
             disk.execute(REMOVE_FILE, row[:1])

@@ -62,7 +62,9 @@ class FileHandlers:
         # cannot be decided before upstream's validator is known: then the file is opened.
         certain = if_range_allows(if_range, etag, None)
         opened = self._files.look(record)
-        if wanted is not None and not self._files.joins(wanted, opened, record.size):
+        # What is read out of a wheel has no upstream that a range could be passed to.
+        passable = wanted is not None and record.wheel is None
+        if wanted is not None and passable and not self._files.joins(wanted, opened, record.size):
             if opened is not None:
                 opened.close()
                 opened = None

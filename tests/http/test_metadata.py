@@ -287,6 +287,7 @@ async def test_metadata_of_a_wheel_that_is_arriving_does_not_wait_for_it(
     arriving = asyncio.create_task(fetch(teepi.address, target))
     await gate.gate.reached.wait()
     assert (await fetch(teepi.address, target + ".metadata")).body == BUILT.metadata
+    assert not str(upstream.ranges(path)[1]).endswith("-")  # the range, not the wheel's resume after a silence
     gate.open()
     assert (await arriving).body == BUILT.content
 

@@ -122,6 +122,32 @@ def test_extract_with_bytes_before_the_archive_counts_from_its_start() -> None:
     assert read(b"#!/bin/sh\n" + packed({INFO: METADATA}))[0] == METADATA
 
 
+def in_zip64(content: bytes, *, fields: bool = True) -> bytes:
+    """Return an archive of METADATA alone with all that zip64 can take over; ``fields`` False leaves its sizes out."""
+    entry, end = content.index(b"PK\x01\x02"), content.index(b"PK\x05\x06")
+    small, large = struct.unpack_from("<LL", content, entry + 20)
+    extra = struct.pack("<HHB", 0x9999, 1, 0) + struct.pack("<HHQQQ", 1, 24, large, small, 0) * fields
+    central = bytearray(content[entry:end])
+    struct.pack_into("<LL", central, 20, 0xFFFFFFFF, 0xFFFFFFFF)
+    struct.pack_into("<H", central, 30, len(extra))
+    struct.pack_into("<L", central, 42, 0xFFFFFFFF)
+    central += extra
+    end64 = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, len(central), entry)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, entry + len(central), 1)
+    last = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    return content[:entry] + bytes(central) + end64 + locator + last
+
+
+def test_extract_from_zip64_reads_sizes_and_offsets_there() -> None:
+    """APPNOTE.TXT 4.5.3. As zipfile does; without the sizes it is refused."""
+    content = in_zip64(packed({INFO: METADATA}))
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.read(INFO) == METADATA
+    assert read(content)[0] == METADATA
+    with pytest.raises(BadWheel, match="zip64 sizes"):
+        read(in_zip64(packed({INFO: METADATA}), fields=False))
+
+
 def test_extract_with_end_records_in_the_comment_takes_the_one_that_fits() -> None:
     """Four bytes in a comment are no end record."""
     assert read(packed({INFO: METADATA}, comment=b"PK\x05\x06" * 20))[0] == METADATA

@@ -120,6 +120,15 @@ def choose_page_format(accept: str | None) -> PageFormat | None:
     return max(acceptable, key=preference, default=None)
 
 
+def takes_gzip(accept_encoding: str | None) -> bool:
+    """Whether Accept-Encoding allows gzip (RFC 9110, 12.5.3); without the header no coding is used."""
+    weights: dict[str, float] = {}
+    for part in (accept_encoding or "").split(","):
+        coding, _, parameters = part.partition(";")
+        weights[coding.strip(" \t").lower()] = _weight(parameters or None) or 0.0
+    return weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0))) > 0
+
+
 def _weight(parameters: str | None) -> float | None:
     """Return the weight (RFC 9110, 12.4.2) among ``;``-separated parameters, or None when it is malformed."""
     for parameter in (parameters or "").split(";"):

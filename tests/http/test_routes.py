@@ -310,6 +310,46 @@ async def test_digest_url_with_another_digest_or_name_is_404(teepi: Teepi, upstr
     assert not [request for request in upstream.requests if request.path != "/simple/demo/"]
 
 
+@pytest.mark.parametrize("name", ["demo", "Demo"])
+@pytest.mark.parametrize("suffix", ["", ".metadata"])
+async def test_proxpi_url_gives_the_file_and_its_metadata(
+    teepi: Teepi, upstream: Upstream, name: str, suffix: str
+) -> None:
+    """Issue 3. ``/index/NAME/FILE``, cold, after one look at the page, without a redirect."""
+    answer = await fetch(teepi.address, f"/index/{name}/{DEMO.filename}{suffix}")
+    assert (answer.status, answer.body) == (200, DEMO.metadata if suffix else DEMO.content)
+    asked = ["/simple/demo/", f"/packages/demo/{DEMO.filename}{suffix}"]
+    assert [request.path for request in upstream.requests] == asked
+    encoded = quote(LOCAL.filename, safe="")
+    assert (await fetch(teepi.address, f"/index/{name}/{encoded}")).body == LOCAL.content
+
+
+@pytest.mark.parametrize("filename", ["demo-9.9.tar.gz", "foo_bar-1.0.tar.gz", "readme", f"{LOCAL.filename}.metadata"])
+async def test_proxpi_url_of_what_the_page_lacks_is_404_after_one_look(
+    teepi: Teepi, upstream: Upstream, filename: str
+) -> None:
+    """Issue 3. A file of another project is none of this one; upstream is never asked for a guess."""
+    for _ in range(3):
+        answer = await fetch(teepi.address, f"/index/demo/{quote(filename)}")
+        assert answer.status == 404
+        assert is_sentence(answer)
+    assert [request.path for request in upstream.requests] == ["/simple/demo/"]
+    assert (await fetch(teepi.address, "/index/none/none-1.0.tar.gz")).status == 404
+
+
+async def test_proxpi_url_works_offline_for_what_is_cached(teepi: Teepi) -> None:
+    """Issue 3. Also after a restart; what is not known is 503 there."""
+    target = f"/index/demo/{DEMO.filename}"
+    assert (await fetch(teepi.address, target)).status == 200
+    again = await teepi.restarted(offline=True)
+    try:
+        assert (await fetch(again.address, target)).body == DEMO.content
+        assert (await fetch(again.address, "/index/demo/demo-9.9.tar.gz")).status == 503
+        assert (await fetch(again.address, "/index/none/none-1.0.tar.gz")).status == 503
+    finally:
+        await again.stop()
+
+
 # --- what must not get through (faults.md 17)
 
 _UNREADABLE_TARGETS = [

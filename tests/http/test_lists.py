@@ -13,6 +13,7 @@ from urllib.parse import urljoin
 
 import pytest
 
+from teepi.config import IndexSettings
 from teepi.limits import Limits
 from tests.http.links import HTML_V1, HtmlPage, is_sentence
 from tests.support.clients import RawClient, fetch
@@ -288,3 +289,16 @@ async def test_list_that_fills_the_disk_is_fetched_again_into_memory(
         assert names(await get(teepi, HTML)) == NAMES
     assert upstream.count("GET", LIST) == 2
     assert not list((teepi.settings.cache_dir / "v1/lists").rglob("*.gz"))
+
+
+async def test_list_of_an_upstream_configured_before_is_not_served_for_another(
+    teepi: Teepi, upstream: Upstream
+) -> None:
+    """Issue 3. The index is called the same, its upstream is another one now."""
+    await get(teepi)
+    upstream.file("/other/", AS_JSON.replace(b"demo", b"else"), content_type=JSON)
+    again = await teepi.restarted(indexes={"root/pypi": IndexSettings(upstream=f"{upstream.url}/other/")})
+    try:
+        assert names(await get(again)) == ["Foo.Bar", "else", "other"]
+    finally:
+        await again.stop()

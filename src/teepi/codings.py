@@ -39,6 +39,17 @@ def choose_coding(accept_encoding: str | None) -> Coding:
 
     Identity is the answer to a header that is absent, that names nothing we have, or that excludes everything.
     """
+    weights = _weights(accept_encoding)
+    acceptable = [coding for coding in _ORDER if weights.get(coding, 0.0) > 0]
+    return max(acceptable, key=lambda coding: weights[coding], default=Coding.IDENTITY)
+
+
+def takes(accept_encoding: str | None, coding: Coding) -> bool:
+    """Whether a client with this Accept-Encoding takes ``coding`` at all."""
+    return _weights(accept_encoding).get(coding, 0.0) > 0
+
+
+def _weights(accept_encoding: str | None) -> dict[Coding, float]:
     weights: dict[Coding, float] = {}
     rest: float | None = None
     for part in (accept_encoding or "").split(","):
@@ -54,8 +65,7 @@ def choose_coding(accept_encoding: str | None) -> Coding:
     if rest is not None:
         for coding in _ORDER:
             weights.setdefault(coding, rest)
-    acceptable = [coding for coding in _ORDER if weights.get(coding, 0.0) > 0]
-    return max(acceptable, key=lambda coding: weights[coding], default=Coding.IDENTITY)
+    return weights
 
 
 def _weight(parameters: str) -> float | None:

@@ -86,11 +86,28 @@ class Indexes:
 
         return await self._with_metadata(DEFAULT_INDEX, path, find)
 
+    async def file_by_name(self, project: str, filename: str) -> FileRecord:
+        """Return the file ``filename`` that the default index's page of ``project`` (normalised) links to."""
+
+        async def find(wanted: str) -> FileRecord | None:
+            page, _ = await self._pages.get(DEFAULT_INDEX, project)
+            await self._pages.remember(page)
+            return next((record for record in page.content.files if record.filename == wanted), None)
+
+        return await self._with_metadata(DEFAULT_INDEX, filename, find, project)
+
     async def _with_metadata(
-        self, index: str, wanted: str, find: Callable[[str], Awaitable[FileRecord | None]]
+        self,
+        index: str,
+        wanted: str,
+        find: Callable[[str], Awaitable[FileRecord | None]],
+        project: str | None = None,
     ) -> FileRecord:
-        """Find ``wanted``, or the core metadata of the file it names with ``.metadata`` behind."""
-        found = await self._find_or_look(index, wanted, find)
+        """Find ``wanted``, or the core metadata of the file it names with ``.metadata`` behind.
+
+        What is not found is looked for on the page of ``project``, else of the project that the name belongs to.
+        """
+        found = await self._find_or_look(index, wanted, find, project)
         if found is not None:
             return found
         if self._offline:
@@ -100,12 +117,12 @@ class Indexes:
         raise NotFound(msg)
 
     async def _find_or_look(
-        self, index: str, wanted: str, find: Callable[[str], Awaitable[FileRecord | None]]
+        self, index: str, wanted: str, find: Callable[[str], Awaitable[FileRecord | None]], project: str | None
     ) -> FileRecord | None:
         record = await self._find(wanted, find)
         if record is not None:
             return record
-        project = project_of_filename(wanted.rpartition("/")[2])
+        project = project or project_of_filename(wanted.rpartition("/")[2])
         if project is None:
             return None
         # The page may be older than the link (uv asks for the URLs of a lock file directly).

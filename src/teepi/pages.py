@@ -22,8 +22,7 @@ from teepi.simple_api import ProjectPage, parse_page, render, with_core_metadata
 from teepi.store import StoredPage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Mapping
 
     from teepi.catalog import Catalog
     from teepi.http_semantics import PageFormat
@@ -357,12 +356,3 @@ class Pages:
                 page.core_metadata = None
                 page.learnt += 1
                 self._kept_bytes += page.kept_bytes
-
-    # -- project list --------------------------------------------------------------------------------
-
-    def project_list(self, index: str, accept: str) -> AbstractAsyncContextManager[tuple[str, AsyncIterator[bytes]]]:
-        """Open upstream's project list as it is: (Content-Type, body). Raises :class:`Offline` or upstream's error."""
-        if self._offline:
-            msg = "teepi runs offline and keeps no project list; installers do not need one."
-            raise Offline(msg)
-        return self._upstream.project_list(self._upstreams[index], accept)

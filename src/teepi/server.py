@@ -24,10 +24,11 @@ from teepi.files import Files
 from teepi.indexes import DEFAULT_INDEX, Indexes
 from teepi.legacy import Legacy
 from teepi.limits import Limits
+from teepi.lists import ProjectLists
 from teepi.metadata import CoreMetadata
 from teepi.metrics import Metrics
 from teepi.pages import Pages
-from teepi.store import PageStore, Store
+from teepi.store import ListStore, PageStore, Store
 from teepi.tasks import TaskScope
 from teepi.upstream import Upstream, shown
 from teepi.web import connection
@@ -89,6 +90,16 @@ class Server:
         upstream = Upstream(limits, self.metrics)
         undo.push_async_callback(upstream.aclose)
         scope = TaskScope()
+        lists = ProjectLists(
+            {name: index.upstream for name, index in settings.indexes.items()},
+            ListStore(store.lists_path),
+            upstream,
+            scope,
+            limits,
+            ttl_seconds=settings.page_ttl_seconds,
+            offline=settings.offline,
+        )
+        undo.callback(lists.close)
         undo.push_async_callback(scope.aclose)
         page_store = PageStore(store.pages_path, store.committing)
         pages = Pages(
@@ -129,7 +140,7 @@ class Server:
             return [sentence for sentence in (store.problem, catalog.problem) if sentence]
 
         app = App(
-            PageHandlers(indexes, pages, limits),
+            PageHandlers(indexes, pages, lists, limits),
             FileHandlers(indexes, files, senders, self.metrics),
             LegacyHandlers(indexes, pages, legacy),
             OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems),

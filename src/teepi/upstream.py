@@ -177,12 +177,31 @@ class Upstream:
         return b"".join(parts)
 
     @asynccontextmanager
-    async def project_list(self, url: str, accept: str) -> AsyncIterator[tuple[str, AsyncIterator[bytes]]]:
-        """Open upstream's project list as it is: its Content-Type and body. Raises :class:`UpstreamError`."""
-        async with self._get(self._passing, url, {"Accept": accept}, decompress=True) as response:
-            if response.status != _OK:
+    async def project_list(
+        self, url: str, *, etag: str | None = None, last_modified: str | None = None
+    ) -> AsyncIterator[tuple[UpstreamPage, AsyncIterator[bytes]]]:
+        """Open a project list, conditionally when validators are given: what is said of it, and its body in chunks.
+
+        The ``body`` is None for 304, else empty. Raises as :meth:`page` does.
+        """
+        headers = {"Accept": PAGE_ACCEPT}
+        if etag is not None:
+            headers["If-None-Match"] = etag
+        if last_modified is not None:
+            headers["If-Modified-Since"] = last_modified
+        async with self._get(self._passing, url, headers, decompress=True) as response:
+            is_same = response.status == _NOT_MODIFIED and (etag is not None or last_modified is not None)
+            if response.status != _OK and not is_same:
                 raise self._refuse(url, response.status)
-            yield response.headers.get("Content-Type", "text/html"), self._chunks(response, url)
+            said = response.headers
+            answer = UpstreamPage(
+                url=str(response.url),
+                content_type=said.get("Content-Type", ""),
+                etag=said.get("ETag"),
+                last_modified=said.get("Last-Modified"),
+                body=None if is_same else b"",
+            )
+            yield answer, self._chunks(response, url)
 
     async def _chunks(self, response: aiohttp.ClientResponse, url: str) -> AsyncIterator[bytes]:
         stream = _Stream(response, url, SourceHead(0, None), self._metrics)

@@ -10,8 +10,8 @@ import pytest
 
 from teepi.limits import Limits
 from tests.http.links import HTML_V1, HtmlPage, get_page, is_sentence, json_files, links, raw_links
-from tests.support.clients import ConnectionEnd, RawClient, fetch
-from tests.support.faults import EarlyEnd, Status
+from tests.support.clients import RawClient, fetch
+from tests.support.faults import Status
 from tests.support.projects import HTML, JSON
 from tests.support.upstream import Upstream
 from tests.support.wheels import sdist, wheel
@@ -210,39 +210,13 @@ async def test_file_target_percent_encoded_as_pip_does_is_the_same_file(teepi: T
 # --- project list
 
 
-async def test_project_list_passes_through_uncached_in_the_form_asked_for(teepi: Teepi, upstream: Upstream) -> None:
-    """Issue 2. Upstream's own bytes and type, each time anew, by every route."""
-    expected = await fetch(at(upstream), "/simple/", {"Accept": JSON})
-    before = upstream.count("GET", "/simple/")
-    for route in ROUTES:
-        answer = await fetch(teepi.address, route, {"Accept": JSON})
-        assert (answer.status, answer.complete) == (200, True)
-        assert answer.headers["content-type"] == JSON
-        assert answer.headers["cache-control"] == "no-store"
-        assert "cache-status" in answer.headers
-        assert answer.body == expected.body
-    assert (await fetch(teepi.address, "/simple/")).headers["content-type"] == HTML
-    assert upstream.count("GET", "/simple/") == before + len(ROUTES) + 1
-
-
-async def test_project_list_over_http_1_0_ends_with_the_connection(teepi: Teepi) -> None:
+async def test_project_list_over_http_1_0_is_whole(teepi: Teepi) -> None:
     """A reverse proxy may speak HTTP/1.0, which knows no chunks."""
     answer = await raw(teepi, b"GET /simple/ HTTP/1.0\r\n\r\n")
     assert answer.status == 200
+    assert answer.complete
     assert "transfer-encoding" not in answer.headers
     assert b"foo-bar" in answer.body
-
-
-async def test_project_list_that_breaks_off_upstream_is_seen_to_be_cut(teepi: Teepi, upstream: Upstream) -> None:
-    """A list without its end is never a complete answer."""
-    upstream.script("/simple/", [EarlyEnd(10)])
-    async with await RawClient.connect(teepi.address) as client:
-        await client.send("GET", "/simple/")
-        try:
-            answer = await client.read_answer()
-        except ConnectionEnd:
-            return
-        assert not answer.complete
 
 
 @pytest.mark.parametrize(("status", "answered"), [(404, 404), (403, 503), (429, 503), (500, 503), (504, 503)])
@@ -334,6 +308,48 @@ async def test_digest_url_with_another_digest_or_name_is_404(teepi: Teepi, upstr
         assert answer.status == 404
         assert is_sentence(answer)
     assert not [request for request in upstream.requests if request.path != "/simple/demo/"]
+
+
+@pytest.mark.parametrize("name", ["demo", "Demo"])
+@pytest.mark.parametrize("suffix", ["", ".metadata"])
+async def test_proxpi_url_gives_the_file_and_its_metadata(
+    teepi: Teepi, upstream: Upstream, name: str, suffix: str
+) -> None:
+    """Issue 3. ``/index/NAME/FILE``, cold, after one look at the page, without a redirect."""
+    answer = await fetch(teepi.address, f"/index/{name}/{DEMO.filename}{suffix}")
+    assert (answer.status, answer.body) == (200, DEMO.metadata if suffix else DEMO.content)
+    asked = ["/simple/demo/", f"/packages/demo/{DEMO.filename}{suffix}"]
+    assert [request.path for request in upstream.requests] == asked
+    encoded = quote(LOCAL.filename, safe="")
+    assert (await fetch(teepi.address, f"/index/{name}/{encoded}")).body == LOCAL.content
+
+
+@pytest.mark.parametrize(
+    "filename", ["demo-9.9.tar.gz", "foo_bar-1.0.tar.gz", "readme", "demo-9.9-py3-none-any.whl.metadata"]
+)
+async def test_proxpi_url_of_what_the_page_lacks_is_404_after_one_look(
+    teepi: Teepi, upstream: Upstream, filename: str
+) -> None:
+    """Issue 3. A file of another project is none of this one; upstream is never asked for a guess."""
+    for _ in range(3):
+        answer = await fetch(teepi.address, f"/index/demo/{quote(filename)}")
+        assert answer.status == 404
+        assert is_sentence(answer)
+    assert [request.path for request in upstream.requests] == ["/simple/demo/"]
+    assert (await fetch(teepi.address, "/index/none/none-1.0.tar.gz")).status == 404
+
+
+async def test_proxpi_url_works_offline_for_what_is_cached(teepi: Teepi) -> None:
+    """Issue 3. Also after a restart; what is not known is 503 there."""
+    target = f"/index/demo/{DEMO.filename}"
+    assert (await fetch(teepi.address, target)).status == 200
+    again = await teepi.restarted(offline=True)
+    try:
+        assert (await fetch(again.address, target)).body == DEMO.content
+        assert (await fetch(again.address, "/index/demo/demo-9.9.tar.gz")).status == 503
+        assert (await fetch(again.address, "/index/none/none-1.0.tar.gz")).status == 503
+    finally:
+        await again.stop()
 
 
 # --- what must not get through (faults.md 17)

@@ -255,7 +255,7 @@ class Upstream:
 
     def _find(self, request: Request) -> Resource | None:
         accept = request.headers.get("accept", "")
-        if request.path == "/simple/":
+        if request.path == "/simple/" and request.path not in self._resources:
             names = sorted(project.name for project in self._projects.values())
             page = {"meta": {"api-version": "1.0"}, "projects": [{"name": name} for name in names]}
             if JSON in accept:

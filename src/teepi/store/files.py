@@ -90,6 +90,11 @@ class Store:
         return self.root / "catalog.sqlite3"
 
     @property
+    def lists_path(self) -> Path:
+        """Where upstream's project lists lie."""
+        return self._layout / "lists"
+
+    @property
     def legacy_path(self) -> Path:
         """Where upstream's legacy JSON documents lie."""
         return self._layout / "legacy"

@@ -50,6 +50,10 @@ class App:
                 (r"/pypi/(?P<name>[^/]+)/(?P<version>[^/]+)/json", self._document(legacy)),
                 (r"/(?:simple|index)/+(?:pypi/)?(?P<name>[^/]+)/json", self._document(legacy)),
                 (_INDEX + r"/(?:\+simple/+)?(?:pypi/)?(?P<name>[^/+]+)/json", self._document(legacy)),
+                (
+                    r"/index/(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,199})/(?P<file>[^/]+)",
+                    lambda r, m: files.by_name(r, m["name"], m["file"]),
+                ),
                 # Plain habit, proxpi's and other paths: the default index. pipenv asks for /simple//name/.
                 (r"/(?:simple|index|pypi/simple)/+(?P<name>[^/]+)(?P<slash>/?)", self._project(pages)),
                 (_INDEX + r"/\+simple/+(?P<name>[^/]+)(?P<slash>/?)", self._project(pages)),

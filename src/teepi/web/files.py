@@ -1,10 +1,11 @@
-"""Handlers for files: ``+files``, ``+http``, ``+f``, ``+e`` and ``/packages/``; GET and HEAD, ranges, conditions."""
+"""Handlers for files, under each of their URLs: GET and HEAD, ranges, conditions."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
+from packaging.utils import canonicalize_name
 
 from teepi.files import FileFacts, Outcome
 from teepi.http_semantics import if_none_match, if_range_allows, parse_range
@@ -46,6 +47,10 @@ class FileHandlers:
     async def by_path(self, request: BaseRequest, path: str) -> web.StreamResponse:
         """``/packages/{path}``: the one known URL of the default index with that path."""
         return await self._answer(request, await self._indexes.file_by_path(path))
+
+    async def by_name(self, request: BaseRequest, project: str, filename: str) -> web.StreamResponse:
+        """Answer proxpi's ``/index/{project}/{file}``."""
+        return await self._answer(request, await self._indexes.file_by_name(canonicalize_name(project), filename))
 
     # -- one answer ----------------------------------------------------------------------------------
 

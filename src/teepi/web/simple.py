@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+import zlib
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 from packaging.utils import canonicalize_name
 
-from teepi.codings import Coding, choose_coding
-from teepi.errors import NotAcceptable, NotFound, TeepiError
+from teepi.codings import Coding, choose_coding, takes
+from teepi.errors import NotAcceptable, NotFound
 from teepi.http_semantics import PageFormat, choose_page_format, if_none_match, index_prefix, wants_fresh
 from teepi.web import answers
 
@@ -20,24 +21,20 @@ if TYPE_CHECKING:
 
     from teepi.indexes import Indexes
     from teepi.limits import Limits
+    from teepi.lists import ListBody, ProjectLists
     from teepi.pages import Pages
 
 _PROJECT: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")  # PEP 508
 _LONGEST_NAME: Final = 200  # characters; no index has longer ones, and the page must find room in a file name
 _VARY: Final = "Accept, Accept-Encoding"
-# What upstream's list is asked for, by what the client takes; it passes through as it comes.
-_LIST_ACCEPT: Final = {
-    PageFormat.JSON: "application/vnd.pypi.simple.v1+json",
-    PageFormat.HTML_V1: "application/vnd.pypi.simple.v1+html, text/html;q=0.5",
-    PageFormat.HTML: "text/html, application/vnd.pypi.simple.v1+html;q=0.5",
-}
 
 
 class PageHandlers:
     """Thin: negotiate, ask ``pages``, answer."""
 
-    def __init__(self, indexes: Indexes, pages: Pages, limits: Limits) -> None:
-        """Answer from ``pages``."""
+    def __init__(self, indexes: Indexes, pages: Pages, lists: ProjectLists, limits: Limits) -> None:
+        """Answer from ``pages`` and ``lists``."""
+        self._lists = lists
         self._limits = limits
         self._indexes = indexes
         self._pages = pages
@@ -75,34 +72,48 @@ class PageHandlers:
         return web.Response(body=variant.body, headers=headers)
 
     async def project_list(self, request: BaseRequest, index: str) -> web.StreamResponse:
-        """Answer ``…/``: upstream's project list, passed through."""
+        """Answer ``…/``: the list of all projects, sent as it lies on disk to those who take gzip."""
         self._indexes.require(index)
         form = _negotiate(request)
-        async with self._pages.project_list(index, _LIST_ACCEPT[form]) as (content_type, body):
-            response = web.StreamResponse(
-                headers={
-                    "Content-Type": content_type,
-                    "Cache-Control": "no-store",
-                    "Vary": _VARY,
-                    "Cache-Status": "teepi; fwd=bypass",
-                }
-            )
-            if request.version >= HttpVersion11:
-                response.enable_chunked_encoding()
-            else:
-                response.force_close()  # HTTP/1.0 has no chunks: the end of the connection ends the body
+        gzip = takes(answers.header(request, "Accept-Encoding"), Coding.GZIP)
+        body, freshness = await self._lists.open(index, form, gzip=gzip)
+        try:
+            headers = {
+                "Content-Type": form.content_type,
+                "Cache-Control": "no-cache",
+                "ETag": body.etag,
+                "Vary": _VARY,
+                "Cache-Status": f"teepi; {freshness.value}",
+            }
+            if if_none_match(answers.header(request, "If-None-Match"), body.etag):
+                return web.Response(status=304, headers=headers)
+            if gzip:
+                headers["Content-Encoding"] = "gzip"
+            response = web.StreamResponse(headers=headers)
+            response.content_length = body.size
             await response.prepare(request)
-            if request.method == "HEAD":
-                return response
-            try:
-                async for part in body:
-                    async with asyncio.timeout(self._limits.client_idle_seconds):
-                        await response.write(part)
-            except (TeepiError, TimeoutError):
-                response.force_close()
-                if request.transport is not None:
-                    request.transport.abort()  # a chunked body without its last chunk is seen to be cut
-        return response
+            if request.method != "HEAD":
+                await self._send(request, response, body)
+            return response
+        finally:
+            body.close()
+
+    async def _send(self, request: BaseRequest, response: web.StreamResponse, body: ListBody) -> None:
+        """Send a list; one that cannot be sent whole is seen to be cut."""
+        left = body.size
+        try:
+            while piece := await body.read():
+                async with asyncio.timeout(self._limits.client_idle_seconds):
+                    await response.write(piece)
+                left -= len(piece)
+        except ConnectionError:
+            raise  # the client has gone
+        except (OSError, zlib.error):  # TimeoutError is an OSError
+            pass
+        if left:
+            response.force_close()
+            if request.transport is not None:
+                request.transport.abort()
 
 
 def _negotiate(request: BaseRequest) -> PageFormat:

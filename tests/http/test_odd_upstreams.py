@@ -260,14 +260,18 @@ async def test_metadata_advertised_in_no_form_of_the_standard_is_not_advertised(
     assert not any(file.get(key) for key in ("core-metadata", "dist-info-metadata", "data-dist-info-metadata"))
 
 
+@pytest.mark.parametrize(
+    ("more", "version", "versions"), [("demo-1.0.tar.gz", "1.1", ["0.9", "1.0"]), ("demo-1.0.exe", "1.0", None)]
+)
 async def test_page_from_html_that_claims_1_1_has_the_versions_that_1_1_demands(
-    upstream: Upstream, make_teepi: MakeTeepi
+    upstream: Upstream, make_teepi: MakeTeepi, more: str, version: str, versions: list[str] | None
 ) -> None:
     """Contract 13. PEP 700: with sizes go versions; they are those of the files, or the claim is dropped."""
     meta = '<meta name="pypi:repository-version" content="1.1">'
-    names = (DEMO.filename, OLD.filename, "demo-1.0.tar.gz")
-    anchors = "".join(f'<a href="{name}" data-size="1">x</a>' for name in names)
-    put_html(upstream, meta + anchors)
+    put_html(
+        upstream,
+        meta + "".join(f'<a href="{name}" data-size="1">x</a>' for name in (DEMO.filename, OLD.filename, more)),
+    )
     teepi = await make_teepi(Limits())
     document = json.loads((await get_page(teepi)).body)
-    assert (document["meta"]["api-version"], document["versions"]) == ("1.1", ["0.9", "1.0"])
+    assert (document["meta"]["api-version"], document.get("versions")) == (version, versions)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urljoin
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
 __all__ = ["ProjectPage", "address_of", "parse_page", "project_of_filename", "render", "with_core_metadata"]
 
 _API_VERSION: Final = re.compile(r"1(?:\.([0-9]{1,4}))?(?:\.[0-9]+)*")
+_CHARSET: Final = re.compile(
+    # Tables of single bytes alone: others take time that is out of proportion (punycode), or are no text.
+    r";\s*charset\s*=\s*\"?((?:iso-8859-|windows-|cp|koi8-|latin-?)[0-9ru]{1,4})\b",
+    re.IGNORECASE,
+)
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
@@ -57,28 +63,28 @@ class ProjectPage:
 def parse_page(body: bytes, *, content_type: str, url: str, index: str, project: str) -> ProjectPage:
     """Read an upstream's page of ``project``, normalised, that came from ``url`` for the index ``user/name``.
 
-    JSON or HTML is told by ``content_type`` and by the first byte. A single file that is malformed is dropped.
+    JSON or HTML is told by the first byte, else by ``content_type``. A single file that is malformed is dropped.
     Raises :class:`BadPage` when the whole cannot be an index page of version 1 of the API.
     """
     body = body.removeprefix(_BYTE_ORDER_MARK).strip()
     said = url.partition("?")[0]  # a query may be a secret
     media_type = content_type.partition(";")[0].strip().lower()
-    if media_type.endswith(("+json", "/json")) or body.startswith(b"{"):
+    labelled_json = media_type.endswith(("+json", "/json"))
+    if body.startswith(b"{") or (labelled_json and not body.startswith(b"<")):
         document = _decode_json(body, said)
         _check_version(document, said)
         pairs = _read_files(document, link_base=url, index=index, project=project)
     else:
-        document, base = parse_html(body)
+        document, base = parse_html(_as_utf8(body, content_type))
         minor = _check_version(document, said)
         link_base = _resolved_base(url, base)
         pairs = _read_files(document, link_base=link_base, index=index, project=project, named=False)
         if not any(_EXTENSION.search(record.filename) for record, _ in pairs) and (
-            b"<" not in body or is_for_people(body)
+            labelled_json or b"<" not in body or is_for_people(body)
         ):
             raise BadPage(f"The answer of {said} is not an index page but something of another kind, or empty.")
-        # PEP 700: from 1.1 on every file has a size, and installers rely on it.
-        if minor >= 1 and not all(record.size is not None for record, _ in pairs):
-            document["meta"]["api-version"] = "1.0"
+        if minor >= 1:
+            _complete_for_1_1(document, [record for record, _ in pairs])
     document.setdefault("name", project)
     records, links = zip(*_without_collisions(pairs), strict=True) if pairs else ((), ())
     return ProjectPage(project, document, records, links)
@@ -137,6 +143,40 @@ def _check_version(document: dict[str, Any], url: str) -> int:
     return int(match[1] or 0)
 
 
+def _complete_for_1_1(document: dict[str, Any], records: list[FileRecord]) -> None:
+    """Give a page from HTML the versions that PEP 700 demands from 1.1 on, or take its claim of 1.1 back.
+
+    Every file must have a size, and installers rely on it.
+    """
+    versions = {_version_of_filename(record.filename) for record in records}
+    known = [version for version in versions if version is not None]
+    if len(known) == len(versions) and all(record.size is not None for record in records):
+        document["versions"] = [str(version) for version in sorted(known)]
+    else:
+        document["meta"]["api-version"] = "1.0"
+
+
+def _version_of_filename(filename: str) -> Version | None:
+    """Return the version of a wheel or an sdist, or None for what is neither."""
+    try:
+        return parse_wheel_filename(filename)[1] if filename.endswith(".whl") else parse_sdist_filename(filename)[1]
+    except (InvalidWheelFilename, InvalidSdistFilename):
+        return None
+
+
+def _as_utf8(body: bytes, content_type: str) -> bytes:
+    """Return an HTML page in UTF-8, which nearly all are in; else the charset of its Content-Type is believed."""
+    match = _CHARSET.search(content_type)
+    if match is None or body.isascii():
+        return body
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        with suppress(LookupError):
+            return body.decode(match[1], "replace").encode()
+    return body
+
+
 def _resolved_base(url: str, base: str | None) -> str:
     """Return what the links of an HTML page are relative to, given the href of its ``<base>``."""
     if base is None or not (base.isascii() and base.isprintable()):
@@ -175,11 +215,7 @@ def _read_files(
                 algorithm, _, value = part.partition("=")
                 if algorithm in DIGEST_PREFERENCE and value:
                     hashes.setdefault(algorithm, value)
-        # PEP 714: the new spelling decides. The old one is for HTML alone: in JSON it crashes pip 22.3 to 23.1.
-        old_spelling = file.pop("dist-info-metadata", None)
-        metadata = file.get("core-metadata")
-        if metadata is None and old_spelling is not None:
-            metadata = file["core-metadata"] = old_spelling
+        metadata = _settle_metadata(file)
         size = file.get("size")
         digest = _digest(hashes)
         address, link = address_of(url, filename, digest)
@@ -197,6 +233,19 @@ def _read_files(
         pairs.append((record, link))
     document["files"] = kept
     return pairs
+
+
+def _settle_metadata(file: dict[str, Any]) -> dict[str, Any] | bool | None:
+    """Leave one answer to whether ``file`` has core metadata, in every spelling that clients read, and return it."""
+    # PEP 714: the new spelling decides. The old one is for HTML alone: in JSON it crashes pip 22.3 to 23.1.
+    # The third is in no PEP; large indexes send it and uv reads it.
+    spelt = (file.get("core-metadata"), file.pop("dist-info-metadata", None), file.pop("data-dist-info-metadata", None))
+    for metadata in spelt:
+        if isinstance(metadata, (dict, bool)):
+            file["core-metadata"] = metadata
+            return metadata
+    file.pop("core-metadata", None)  # pip takes any truthy value for a promise
+    return None
 
 
 def _digest(hashes: dict[str, Any]) -> Digest | None:

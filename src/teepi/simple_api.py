@@ -266,7 +266,10 @@ def _without_collisions(pairs: list[tuple[FileRecord, str]]) -> list[tuple[FileR
     unambiguous = []
     for record, link in pairs:
         if len(wanted[record.address]) > 1:
-            address, hashed_link = hashed_address(record.url, record.filename, record.digest)
+            digest = record.digest
+            # As a page may spell it: one URL with a weak digest and without one are two records.
+            spelt = record.url if digest is None else f"{record.url}#{digest.algorithm}={digest.hex}"
+            address, hashed_link = hashed_address(spelt, record.filename, digest)
             unambiguous.append((replace(record, address=address), hashed_link))
         else:
             unambiguous.append((record, link))

@@ -503,6 +503,13 @@ def test_files_that_collide_after_decoding_get_hashed_addresses() -> None:
     assert {record.address for record in backwards.files} == {record.address for record in page.files[:2]}
 
 
+def test_files_of_one_url_with_and_without_a_weak_digest_have_two_addresses() -> None:
+    """Design 5. Else the catalogue would keep one of the two records, perhaps the one that nothing is checked by."""
+    url = "https://h.example/d.zip"
+    page = parse_files(file("d.zip", url=url), file("d.zip", url=url, hashes={"md5": "0" * 32}))
+    assert len({record.address for record in page.files}) == 2
+
+
 def test_html_name_is_the_files_own_even_where_the_url_has_another() -> None:
     """HTML and pip go by the last segment of a link, so that is always the file's name."""
     page = parse_files(

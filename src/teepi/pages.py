@@ -80,26 +80,26 @@ class Pages:
 
     def __init__(
         self,
-        upstreams: Mapping[str, str],
+        upstreams: Mapping[str, Upstream],
         store: PageStore,
         catalog: Catalog,
-        upstream: Upstream,
         scope: TaskScope,
         limits: Limits,
         metrics: Metrics,
         *,
         ttl_seconds: float,
+        ttls_seconds: Mapping[str, float] | None = None,
         offline: bool = False,
     ) -> None:
-        """``upstreams`` maps an index to the URL of its upstream's project list, which ends with ``/``."""
+        """``upstreams`` by index; ``ttls_seconds`` of those that have their own."""
         self._upstreams = upstreams
         self._store = store
         self._catalog = catalog
-        self._upstream = upstream
         self._scope = scope
         self._limits = limits
         self._metrics = metrics
         self._ttl_seconds = ttl_seconds
+        self._ttls_seconds = dict(ttls_seconds or {})
         self._offline = offline
         self._pages: OrderedDict[tuple[str, str], Page] = OrderedDict()
         self._kept_bytes = 0
@@ -123,7 +123,7 @@ class Pages:
                 raise Offline(msg)
             return page, self._count(Freshness.HIT)
         now = time.monotonic()
-        oldest = now - self._ttl_seconds if newer_than is None else newer_than
+        oldest = now - self._ttls_seconds.get(index, self._ttl_seconds) if newer_than is None else newer_than
         if page is not None and page.confirmed_at > oldest:
             return page, self._count(Freshness.HIT)
         absent_at = self._absent.get(key)
@@ -189,12 +189,15 @@ class Pages:
 
     async def _revalidate(self, key: tuple[str, str], page: Page | None) -> Page:
         index, project = key
-        url = f"{self._upstreams[index]}{project}/"
         etag = None if page is None else page.stored.etag
         last_modified = None if page is None else page.stored.last_modified
-        answer = await self._upstream.page(url, etag=etag, last_modified=last_modified)
+        seen_at = None if page is None else page.stored.url
+        upstream = self._upstreams[index]
+        answer = await upstream.project(project, seen_at=seen_at, etag=etag, last_modified=last_modified)
         now = time.time()
-        if answer.body is None or (page is not None and answer.body == page.stored.body):
+        if answer.body is None or (
+            page is not None and (answer.body, answer.url) == (page.stored.body, page.stored.url)
+        ):
             if page is None:  # 304 to an unconditional request is refused in ``upstream``
                 msg = f"Upstream says that the page of {project} is unchanged, but none is here."
                 raise UpstreamError(msg)
@@ -301,4 +304,4 @@ class Pages:
         if self._offline:
             msg = "teepi runs offline and keeps no project list; installers do not need one."
             raise Offline(msg)
-        return self._upstream.project_list(self._upstreams[index], accept)
+        return self._upstreams[index].project_list(accept)

@@ -10,18 +10,21 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from teepi.bases import Bases
 from teepi.errors import NotFound, Offline, Unavailable
 from teepi.model import Digest
 from teepi.pages import Freshness
 from teepi.simple_api import project_of_filename
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from teepi.catalog import Catalog
+    from teepi.index_settings import IndexSettings
     from teepi.limits import Limits
     from teepi.model import FileRecord
-    from teepi.pages import Pages
+    from teepi.pages import Page, Pages
 
 DEFAULT_INDEX: Final = "root/pypi"
 _METADATA: Final = ".metadata"  # PEP 658
@@ -32,10 +35,17 @@ class Indexes:
     """All indexes that this process serves."""
 
     def __init__(
-        self, names: Collection[str], pages: Pages, catalog: Catalog, limits: Limits, *, offline: bool = False
+        self,
+        settings: Mapping[str, IndexSettings],
+        pages: Pages,
+        catalog: Catalog,
+        limits: Limits,
+        *,
+        offline: bool = False,
     ) -> None:
-        """Serve the mirror indexes ``names``."""
-        self._names = frozenset(names)
+        """Serve the indexes that ``settings`` names."""
+        self._settings = settings
+        self._bases = Bases(settings, pages, offline=offline)
         self._pages = pages
         self._catalog = catalog
         self._limits = limits
@@ -43,11 +53,23 @@ class Indexes:
 
     def require(self, index: str) -> str:
         """Return ``index``, or raise :class:`NotFound` when there is none of that name."""
-        if index not in self._names:
-            known = ", ".join(sorted(self._names))
+        if index not in self._settings:
+            known = ", ".join(sorted(self._settings))
             msg = f"There is no index {index} here; this teepi serves {known}."
             raise NotFound(msg)
         return index
+
+    async def page(self, index: str, project: str, *, newer_than: float | None = None) -> tuple[Page, Freshness]:
+        """Return the page of ``project`` (normalised) in ``index``; see :meth:`Bases.get`."""
+        return await self._bases.get(index, project, newer_than=newer_than)
+
+    def project_list(self, index: str, accept: str) -> AbstractAsyncContextManager[tuple[str, AsyncIterator[bytes]]]:
+        """Open the list of all projects; see :meth:`Pages.project_list`. One made of others has none of its own."""
+        bases = self._settings[index].bases
+        if bases:
+            msg = f"{index} is made of {', '.join(bases)}; ask each of them for its list of projects."
+            raise NotFound(msg)
+        return self._pages.project_list(index, accept)
 
     async def file(self, index: str, address: str) -> FileRecord:
         """Return the file at ``address`` below the base of ``index`` (decoded, as in :class:`FileRecord`).
@@ -56,7 +78,7 @@ class Indexes:
         """
 
         async def find(wanted: str) -> FileRecord | None:
-            return await self._catalog.find(index, wanted)
+            return await self._at_base(await self._catalog.find(index, wanted))
 
         return await self._with_metadata(index, address, find)
 
@@ -64,7 +86,7 @@ class Indexes:
         """Return the file ``filename`` whose sha256 begins with ``prefix`` (16 hex): devpi's ``+f``."""
 
         async def find(wanted: str) -> FileRecord | None:
-            return await self._catalog.find_by_digest(index, prefix, wanted)
+            return await self._at_base(await self._catalog.find_by_digest(index, prefix, wanted))
 
         return await self._with_metadata(index, filename, find)
 
@@ -75,9 +97,22 @@ class Indexes:
         """
 
         async def find(wanted: str) -> FileRecord | None:
-            return _only(path, await self._catalog.find_by_path(DEFAULT_INDEX, wanted))
+            return await self._at_base(_only(path, await self._catalog.find_by_path(DEFAULT_INDEX, wanted)))
 
         return await self._with_metadata(DEFAULT_INDEX, path, find)
+
+    async def _at_base(self, record: FileRecord | None) -> FileRecord | None:
+        """Return the record of the same file at the base that it is fetched through, with that one's settings.
+
+        That this index has a record says that its own page links to the file; the base's alone would not do.
+        """
+        if record is None or not self._settings[record.index].bases:
+            return record
+        for base in self._settings[record.index].bases:
+            found = await self._at_base(await self._catalog.find(base, record.address))
+            if found is not None and (found.url, found.digest) == (record.url, record.digest):
+                return found
+        return None
 
     async def _with_metadata(
         self, index: str, wanted: str, find: Callable[[str], Awaitable[FileRecord | None]]
@@ -104,7 +139,7 @@ class Indexes:
         # The page may be older than the link (uv asks for the URLs of a lock file directly).
         recently = time.monotonic() - self._limits.page_recheck_seconds
         try:
-            page, freshness = await self._pages.get(index, project, newer_than=recently)
+            page, freshness = await self.page(index, project, newer_than=recently)
         except Offline:
             return None
         await self._pages.remember(page)  # the catalogue may be lost, and its rebuilding not have come so far

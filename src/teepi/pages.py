@@ -65,6 +65,8 @@ class Page:
     content: ProjectPage
     confirmed_at: float
     """Monotonic seconds of upstream's last answer; a clock that jumps does not change ages."""
+    made_of: tuple[ProjectPage, ...] = ()
+    """For the page of an index made of others: theirs."""
     is_remembered: bool = False
     """Whether the catalogue has been told, by this process, what the page links to."""
     variants: dict[tuple[PageFormat, str], Variant] = field(default_factory=dict)
@@ -217,6 +219,22 @@ class Pages:
         self._absent.pop(key, None)
         self._scope.start(self._save(page.stored), name=f"store page {project}")
         return page
+
+    async def adopt(self, stored: StoredPage, made_of: tuple[ProjectPage, ...]) -> Page:
+        """Keep a page that was made here, out of those of other indexes, as if an upstream had sent it."""
+        key = (stored.index, stored.project)
+        page = Page(stored, await self._parse(stored), time.monotonic(), made_of)
+        await self.remember(page)
+        self._keep(key, page)
+        self._scope.start(self._save(stored), name=f"store page {stored.project}")
+        return page
+
+    def adopted(self, index: str, project: str, made_of: tuple[ProjectPage, ...]) -> Page | None:
+        """Return the page in memory that was made of exactly these, if there is one."""
+        page = self._pages.get((index, project))
+        if page is None or len(page.made_of) != len(made_of):
+            return None
+        return page if all(a is b for a, b in zip(page.made_of, made_of, strict=True)) else None
 
     async def remember(self, page: Page) -> None:
         """Tell the catalogue what ``page`` links to, unless it has been told: a page from disk may have outlived it."""

@@ -100,3 +100,38 @@ def test_index_section_with_a_mistake_is_refused_with_a_sentence(tmp_path: Path,
     assert said in caught.value.message
     assert caught.value.message.endswith(".")
     assert SECRET not in caught.value.message
+
+
+def test_index_made_of_others_names_them(tmp_path: Path) -> None:
+    """In order; the names of projects that are merged are normalised."""
+    index = load(tmp_path, "bases = ['root/pypi', 'team/extra']\nmerge = ['Foo.Bar']\n" + EXTRA)["corp/main"]
+    assert index.bases == ("root/pypi", "team/extra")
+    assert index.merge == {"foo-bar"}
+    assert not index.mirrors
+
+
+EXTRA = "[index.'team/extra']\nupstream = 'https://a.example'\n"
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("bases = []", "bases is empty"),
+        ("bases = 'root/pypi'", "write a list of names"),
+        ("bases = ['root/pypi', 1]", "write a list of names"),
+        ("bases = ['root/pypi', 'root/pypi']", "names an index twice"),
+        ("bases = ['root/pypy']", "there is no index 'root/pypy'; write 'root/pypi'"),
+        ("bases = ['corp/main']", "in a circle (corp/main → corp/main)"),
+        ("bases = ['team/a']\n[index.'team/a']\nbases = ['root/pypi', 'corp/main']", "corp/main → team/a → corp/main"),
+        ("bases = ['root/pypi']\nmerge = ['-']", "not the name of a project"),
+        ("bases = ['root/pypi']\nmerge = 'x'", "merge = 'x' has the wrong type"),
+        (f"bases = ['root/pypi']\nupstream = '{URL}'", "upstream and bases exclude each other"),
+        ("bases = ['root/pypi']\npage_ttl = 5", "page_ttl and bases exclude each other"),
+        (f"upstream = '{URL}'\nmerge = ['x']", "merge and upstream exclude each other"),
+    ],
+)
+def test_index_made_of_others_with_a_mistake_is_refused(tmp_path: Path, section: str, said: str) -> None:
+    """Unknown bases and circles stop the start."""
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, section)
+    assert said in caught.value.message

@@ -51,7 +51,7 @@ class PageHandlers:
             query = request.raw_path.partition("?")[2]
             return answers.redirect(f"../{project}/" if slash else f"{project}/", query)
         form = _negotiate(request)
-        page, freshness = await self._pages.get(index, project)
+        page, freshness = await self._indexes.page(index, project)
         base = index_prefix(request.raw_path.partition("?")[0]) + f"{index}/"
         variant = await self._pages.variant(page, form, base)
         headers = {
@@ -70,7 +70,7 @@ class PageHandlers:
         """Answer ``…/``: upstream's project list, passed through."""
         self._indexes.require(index)
         form = _negotiate(request)
-        async with self._pages.project_list(index, _LIST_ACCEPT[form]) as (content_type, body):
+        async with self._indexes.project_list(index, _LIST_ACCEPT[form]) as (content_type, body):
             response = web.StreamResponse(
                 headers={
                     "Content-Type": content_type,

@@ -116,6 +116,20 @@ async def test_credentials_come_back_after_a_redirect_through_another_origin(
     assert [is_told(request) for request in (*upstream.requests, *second.requests)] == [True, True, False]
 
 
+async def test_user_info_of_a_link_goes_no_further_than_its_own_hop(
+    upstream: Upstream, second: Upstream, make_teepi: MakeTeepi
+) -> None:
+    """Fault 16. What a page's link carries is for that link's host, not for where it redirects."""
+    link = named("other.example", upstream).replace("//", "//a:b@") + PATH
+    upstream.project("demo", {NAME: CONTENT}, extra={NAME: {"url": link}})
+    upstream.script(PATH, [Redirect(named("other.example", second) + PATH)])
+    second.file(PATH, CONTENT)
+    teepi = await make_teepi(index={"allow_private": True})
+    assert (await fetch(teepi.address, await file_target(teepi, NAME))).body == CONTENT
+    assert upstream.seen(PATH)[0].headers["authorization"] == basic("a", "b")
+    assert "authorization" not in second.seen(PATH)[0].headers
+
+
 async def test_credentials_are_in_no_error_log_or_file(
     upstream: Upstream, make_teepi: MakeTeepi, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -187,6 +201,8 @@ async def test_page_is_404_only_when_every_mirror_says_so(
     assert (await get_page(teepi, "none")).status == 404
     second.script("/simple/half/", itertools.repeat(Status(500)))
     assert (await get_page(teepi, "half")).status == 503
+    upstream.script("/simple/other/", itertools.repeat(Status(500)))
+    assert (await get_page(teepi, "other")).status == 503
 
 
 async def test_file_goes_on_from_another_mirror_in_mid_file(

@@ -7,9 +7,7 @@ Nothing is created, connected to or printed here.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
-import math
 import re
 import tomllib
 from dataclasses import dataclass
@@ -19,33 +17,28 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from teepi.errors import ConfigError
+from teepi.index_settings import (
+    IndexSettings,
+    check_bases,
+    nearest,
+    parse_seconds,
+    parse_upstream,
+    read_indexes,
+    shown,
+    with_netrc,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 DEFAULT_INDEX_NAME: Final = "root/pypi"
 """The index that is always there; a bare ``upstream`` is its upstream."""
-
-# Each of these is, or will be, a path of its own beside the indexes.
-RESERVED_USERS: Final = frozenset(
-    {"simple", "index", "pypi", "packages", "cache", "health", "healthz", "readyz", "metrics"}
-)
-RESERVED_INDEXES: Final = frozenset({"json"})
 
 _PREFIX: Final = "TEEPI_"
 _LARGEST_PORT: Final = 65535
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
-
-
-@dataclass(frozen=True, slots=True)
-class IndexSettings:
-    """One index that teepi serves."""
-
-    upstream: str
-    """Absolute http(s) URL of the root of the upstream's Simple API (PEP 503); ends with ``/``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +97,7 @@ def load(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     indexes: dict[str, IndexSettings] = {}
     file = _config_file(arguments, environ)
     if file is not None:
-        values, indexes = _from_file(file)
+        values, indexes = _from_file(file, environ)
     values |= _from_environment(environ)
     for option in OPTIONS:
         given = arguments.get(option.name)
@@ -113,9 +106,11 @@ def load(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     if "upstream" in values:
         indexes[DEFAULT_INDEX_NAME] = IndexSettings(values["upstream"])
     default = indexes.get(DEFAULT_INDEX_NAME) or IndexSettings(_default_upstream())
+    indexes = with_netrc({DEFAULT_INDEX_NAME: default} | indexes, environ)
+    check_bases(indexes)
     return Settings(
         listen=values.get("listen", (("127.0.0.1", 3141),)),
-        indexes=MappingProxyType({DEFAULT_INDEX_NAME: default} | indexes),
+        indexes=MappingProxyType(indexes),
         cache_dir=values.get("cache_dir") or _xdg(environ, "XDG_CACHE_HOME", ".cache", "cache_dir"),
         data_dir=values.get("data_dir") or _xdg(environ, "XDG_DATA_HOME", ".local/share", "data_dir"),
         page_ttl_seconds=values.get("page_ttl", 600.0),
@@ -137,7 +132,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         if variable not in known:
             raise ConfigError(
                 f"The environment variable {variable} is no setting of teepi; "
-                f"{_nearest(variable, (*known, CONFIG_VARIABLE))} or unset it."
+                f"{nearest(variable, (*known, CONFIG_VARIABLE))} or unset it."
             )
         if environ[variable].strip():  # an empty variable counts as unset, as with the XDG ones
             values[known[variable].name] = _parsed(known[variable], environ[variable], variable)
@@ -158,7 +153,7 @@ def _config_file(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Pa
     return file if file.exists() else None
 
 
-def _from_file(file: Path) -> tuple[dict[str, Any], dict[str, IndexSettings]]:
+def _from_file(file: Path, environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, IndexSettings]]:
     try:
         content = tomllib.loads(file.read_bytes().decode())
     except OSError as error:
@@ -173,16 +168,14 @@ def _from_file(file: Path) -> tuple[dict[str, Any], dict[str, IndexSettings]]:
     indexes: dict[str, IndexSettings] = {}
     for key, value in content.items():
         if key == "index":
-            indexes = _indexes(value, file)
+            indexes = read_indexes(value, file, environ)
         elif key in known:
             values[key] = _parsed(
                 known[key], _typed(known[key], value, f"{file}: {key}"), f"{file}: {key}", file.parent
             )
         else:
             what = "section" if isinstance(value, dict) else "key"
-            raise ConfigError(
-                f"{file}: the {what} {key!r} is unknown; {_nearest(key, (*known, 'index'))} or remove it."
-            )
+            raise ConfigError(f"{file}: the {what} {key!r} is unknown; {nearest(key, (*known, 'index'))} or remove it.")
     if "upstream" in values and DEFAULT_INDEX_NAME in indexes:
         raise ConfigError(
             f'{file}: upstream and [index."{DEFAULT_INDEX_NAME}"] say the same thing twice; remove one of them.'
@@ -190,40 +183,11 @@ def _from_file(file: Path) -> tuple[dict[str, Any], dict[str, IndexSettings]]:
     return values, indexes
 
 
-def _indexes(sections: object, file: Path) -> dict[str, IndexSettings]:
-    if not isinstance(sections, dict):
-        raise ConfigError(f'{file}: index is a section; write [index."user/name"] and an upstream below it.')
-    indexes = {}
-    upstream = next(option for option in OPTIONS if option.name == "upstream")
-    for name, section in sections.items():
-        where = f'{file}: [index."{name}"]'
-        _check_name(name, where)
-        if not isinstance(section, dict) or "upstream" not in section:
-            raise ConfigError(f'{where} lacks its upstream; add a line upstream = "https://…/simple/".')
-        for key in section:
-            if key != "upstream":
-                raise ConfigError(f"{where}: the key {key!r} is unknown; {_nearest(key, ['upstream'])} or remove it.")
-        at = f"{where} upstream"
-        indexes[name] = IndexSettings(_parsed(upstream, _typed(upstream, section["upstream"], at), at))
-    return indexes
-
-
-def _check_name(name: str, where: str) -> None:
-    user, slash, index = name.partition("/")
-    if not (slash and _NAME.fullmatch(user) and _NAME.fullmatch(index)):
-        raise ConfigError(
-            f'{where}: an index is named "user/name", in quotes, each of lower-case letters, digits, ".", "_" and "-".'
-        )
-    for part, reserved in ((user, RESERVED_USERS), (index, RESERVED_INDEXES)):
-        if part in reserved:
-            raise ConfigError(f"{where}: {part!r} is reserved for a path of teepi's own; choose another name.")
-
-
 def _typed(option: Option, value: object, where: str) -> object:
     # bool is an int to Python, but 'page_ttl = true' is a mistake
     if not isinstance(value, option.toml) or (isinstance(value, bool) and bool not in option.toml):
         expected = " or ".join(_TOML_NAMES[kind] for kind in option.toml)
-        raise ConfigError(f"{where} = {_shown(value)} has the wrong type; write {expected}.")
+        raise ConfigError(f"{where} = {shown(value)} has the wrong type; write {expected}.")
     return value
 
 
@@ -231,22 +195,10 @@ def _parsed(option: Option, value: object, where: str, base: Path | None = None)
     try:
         parsed = option.parse(value)
     except ValueError as error:
-        raise ConfigError(f"{where} = {_shown(value)} cannot be used: {error}.") from None
+        raise ConfigError(f"{where} = {shown(value)} cannot be used: {error}.") from None
     if isinstance(parsed, Path):
         return (base / parsed if base is not None else parsed).absolute()
     return parsed
-
-
-def _shown(value: object) -> str:
-    """Return the value for a message, without the password of a URL."""
-    shown = value if isinstance(value, (str, list, bool, int, float)) else str(value)
-    return re.sub(r"//[^/@\s]*@", "//…@", repr(shown))
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(name, known, 1)
-    return f"write {close[0]!r}" if close else f"write one of {', '.join(known)}"
 
 
 def _xdg_base(environ: Mapping[str, str], variable: str, below_home: str) -> Path | None:
@@ -304,22 +256,6 @@ def _address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _upstream(value: str) -> str:
-    text = value.strip()
-    expected = "write an absolute URL such as https://index.example/simple/"
-    if "?" in text or "#" in text:
-        raise ValueError("an upstream has no query and no fragment")
-    if "\\" in text or " " in text or not text.isprintable():
-        raise ValueError(f"it has characters that no URL has; {expected}")
-    try:
-        parts = urlsplit(text)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
-            raise ValueError  # noqa: TRY301 - as urlsplit does for other URLs that are none
-    except ValueError:
-        raise ValueError(expected) from None
-    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + "/", "", ""))
-
-
 def _directory(value: str | Path) -> Path:
     text = str(value)
     if not text.strip() or "\0" in text:
@@ -328,17 +264,6 @@ def _directory(value: str | Path) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise ValueError("that home directory is unknown; write the whole path") from None
-
-
-def _seconds(value: str | float) -> float:
-    expected = "write a number of seconds, 0 or more"
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        raise ValueError(expected) from None
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise ValueError(expected)
-    return seconds
 
 
 def _switch(value: str | bool) -> bool:  # noqa: FBT001 - it parses one
@@ -369,7 +294,7 @@ OPTIONS: Final = (
         "127.0.0.1:3141",
         toml=(str, list),
     ),
-    Option("upstream", _upstream, "URL", "root of the Simple API that root/pypi mirrors", "PyPI"),
+    Option("upstream", parse_upstream, "URL", "root of the Simple API that root/pypi mirrors", "PyPI"),
     Option(
         "cache_dir",
         _directory,
@@ -386,7 +311,7 @@ OPTIONS: Final = (
     ),
     Option(
         "page_ttl",
-        _seconds,
+        parse_seconds,
         "SECONDS",
         "how long a page is served before upstream is asked whether it changed",
         "600",

@@ -21,7 +21,7 @@ from teepi.readable import Cursor
 from teepi.transfer import Transfer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from teepi.catalog import Catalog
     from teepi.download import Registry
@@ -110,18 +110,18 @@ class Files:
         store: Store,
         catalog: Catalog,
         registry: Registry,
-        upstream: Upstream,
+        upstreams: Mapping[str, Upstream],
         scope: TaskScope,
         limits: Limits,
         metrics: Metrics,
         *,
         offline: bool = False,
     ) -> None:
-        """Serve from ``store`` and fetch from ``upstream`` in ``scope``, unless ``offline``."""
+        """Serve from ``store`` and fetch from the upstream of each index in ``scope``, unless ``offline``."""
         self._store = store
         self._catalog = catalog
         self._registry = registry
-        self._upstream = upstream
+        self._upstreams = upstreams
         self._scope = scope
         self._limits = limits
         self._metrics = metrics
@@ -187,10 +187,12 @@ class Files:
             generation=self._generation(record),
             name=record.filename,
         )
-        source: Source = self._upstream.source(record.url)
+        sources: Sequence[Source]
         if record.wheel is not None and self.extraction is not None:
-            source = self.extraction.source(record)
-        transfer = Transfer(download, record, [source], self._store, self._limits, self._metrics)
+            sources = [self.extraction.source(record)]
+        else:
+            sources = self._upstreams[record.index].sources(record.url, has_digest=record.digest is not None)
+        transfer = Transfer(download, record, sources, self._store, self._limits, self._metrics)
         task = self._scope.start(transfer.run(self._ended), name=f"transfer {record.filename}")
         task.add_done_callback(lambda _: self._reap(transfer))
         return download
@@ -301,7 +303,7 @@ class Files:
         if self._offline:
             msg = f"teepi runs offline and {record.filename} is not in its cache."
             raise Offline(msg)
-        head: SourceHead = await self._upstream.head(record.url)
+        head: SourceHead = await self._upstreams[record.index].head(record.url)
         return FileFacts(head.total, self.etag(record, head.etag), head.last_modified, head.immutable)
 
     # -- waiting -------------------------------------------------------------------------------------
@@ -364,7 +366,7 @@ class Files:
             msg = f"teepi runs offline and {record.filename} is not in its cache."
             raise Offline(msg)
         self._metrics.passed_ranges += 1
-        async with self._upstream.range(record.url, wanted.header) as answer:
+        async with self._upstreams[record.index].range(record.url, wanted.header) as answer:
             if answer is None:
                 yield None
                 return

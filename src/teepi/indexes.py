@@ -9,19 +9,21 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from teepi.bases import Bases
 from teepi.errors import NotFound, Offline, Unavailable
 from teepi.metadata import METADATA, metadata_of
 from teepi.pages import Freshness
 from teepi.simple_api import project_of_filename
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from teepi.catalog import Catalog
+    from teepi.index_settings import IndexSettings
     from teepi.limits import Limits
     from teepi.metadata import CoreMetadata
     from teepi.model import FileRecord
-    from teepi.pages import Pages
+    from teepi.pages import Page, Pages
 
 DEFAULT_INDEX: Final = "root/pypi"
 _SHOWN: Final = 300  # characters of what was asked for that an error repeats
@@ -32,7 +34,7 @@ class Indexes:
 
     def __init__(
         self,
-        names: Collection[str],
+        settings: Mapping[str, IndexSettings],
         pages: Pages,
         catalog: Catalog,
         limits: Limits,
@@ -40,9 +42,10 @@ class Indexes:
         core_metadata: CoreMetadata | None = None,
         offline: bool = False,
     ) -> None:
-        """Serve the mirror indexes ``names``; ``core_metadata`` has what upstream has not."""
+        """Serve the indexes that ``settings`` names; ``core_metadata`` has what upstream has not."""
         self._core_metadata = core_metadata
-        self._names = frozenset(names)
+        self._settings = settings
+        self._bases = Bases(settings, pages, offline=offline)
         self._pages = pages
         self._catalog = catalog
         self._limits = limits
@@ -50,9 +53,21 @@ class Indexes:
 
     def require(self, index: str) -> str:
         """Return ``index``, or raise :class:`NotFound` when there is none of that name."""
-        if index not in self._names:
-            known = ", ".join(sorted(self._names))
+        if index not in self._settings:
+            known = ", ".join(sorted(self._settings))
             msg = f"There is no index {index} here; this teepi serves {known}."
+            raise NotFound(msg)
+        return index
+
+    async def page(self, index: str, project: str, *, newer_than: float | None = None) -> tuple[Page, Freshness]:
+        """Return the page of ``project`` (normalised) in ``index``; see :meth:`Bases.get`."""
+        return await self._bases.get(index, project, newer_than=newer_than)
+
+    def require_list(self, index: str) -> str:
+        """Return ``index`` when it has a list of all projects; one made of others raises :class:`NotFound`."""
+        bases = self._settings[self.require(index)].bases
+        if bases:
+            msg = f"{index} is made of {', '.join(bases)}; ask each of them for its list of projects."
             raise NotFound(msg)
         return index
 
@@ -63,7 +78,7 @@ class Indexes:
         """
 
         async def find(wanted: str) -> FileRecord | None:
-            return await self._catalog.find(index, wanted)
+            return await self._at_base(await self._catalog.find(index, wanted))
 
         return await self._with_metadata(index, address, find)
 
@@ -71,7 +86,7 @@ class Indexes:
         """Return the file ``filename`` whose sha256 begins with ``prefix`` (16 hex): devpi's ``+f``."""
 
         async def find(wanted: str) -> FileRecord | None:
-            return await self._catalog.find_by_digest(index, prefix, wanted)
+            return await self._at_base(await self._catalog.find_by_digest(index, prefix, wanted))
 
         return await self._with_metadata(index, filename, find)
 
@@ -82,7 +97,7 @@ class Indexes:
         """
 
         async def find(wanted: str) -> FileRecord | None:
-            return _only(path, await self._catalog.find_by_path(DEFAULT_INDEX, wanted))
+            return await self._at_base(_only(path, await self._catalog.find_by_path(DEFAULT_INDEX, wanted)))
 
         return await self._with_metadata(DEFAULT_INDEX, path, find)
 
@@ -90,11 +105,24 @@ class Indexes:
         """Return the file ``filename`` that the default index's page of ``project`` (normalised) links to."""
 
         async def find(wanted: str) -> FileRecord | None:
-            page, _ = await self._pages.get(DEFAULT_INDEX, project)
+            page, _ = await self.page(DEFAULT_INDEX, project)
             await self._pages.remember(page)
             return next((record for record in page.content.files if record.filename == wanted), None)
 
         return await self._with_metadata(DEFAULT_INDEX, filename, find, project)
+
+    async def _at_base(self, record: FileRecord | None) -> FileRecord | None:
+        """Return the record of the same file at the base that it is fetched through, with that one's settings.
+
+        That this index has a record says that its own page links to the file; the base's alone would not do.
+        """
+        if record is None or not self._settings[record.index].bases:
+            return record
+        for base in self._settings[record.index].bases:
+            found = await self._at_base(await self._catalog.find(base, record.address))
+            if found is not None and (found.url, found.digest) == (record.url, record.digest):
+                return found
+        return None
 
     async def _with_metadata(
         self,
@@ -128,7 +156,7 @@ class Indexes:
         # The page may be older than the link (uv asks for the URLs of a lock file directly).
         recently = time.monotonic() - self._limits.page_recheck_seconds
         try:
-            page, freshness = await self._pages.get(index, project, newer_than=recently)
+            page, freshness = await self.page(index, project, newer_than=recently)
         except Offline:
             return None
         await self._pages.remember(page)  # the catalogue may be lost, and its rebuilding not have come so far

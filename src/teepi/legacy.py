@@ -60,9 +60,8 @@ class Legacy:
 
     def __init__(
         self,
-        upstreams: Mapping[str, str],
+        upstreams: Mapping[str, Upstream],
         store: PageStore,
-        upstream: Upstream,
         scope: TaskScope,
         limits: Limits,
         *,
@@ -72,7 +71,6 @@ class Legacy:
         """``upstreams`` are those of ``pages``; ``store`` is a place of its own for the documents."""
         self._upstreams = upstreams
         self._store = store
-        self._upstream = upstream
         self._scope = scope
         self._limits = limits
         self._ttl_seconds = ttl_seconds
@@ -111,7 +109,8 @@ class Legacy:
 
     async def _find(self, index: str, project: str, version: str | None) -> StoredPage | None:
         """Return upstream's document, or None where there is none to be had now."""
-        url = _url(self._upstreams.get(index, ""), project, version)
+        upstream = self._upstreams.get(index)
+        url = None if upstream is None else _url(upstream.root, project, version)
         if url is None:
             return None
         key = (index, project, version)
@@ -129,7 +128,7 @@ class Legacy:
     async def _revalidate(self, key: _Key, url: str, document: _Document | None) -> _Document:
         old = None if document is None else document.stored
         try:
-            answer = await self._upstream.page(
+            answer = await self._upstreams[key[0]].page(
                 url,
                 etag=None if old is None else old.etag,
                 last_modified=None if old is None else old.last_modified,

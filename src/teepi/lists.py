@@ -84,9 +84,8 @@ class ProjectLists:
 
     def __init__(
         self,
-        upstreams: Mapping[str, str],
+        upstreams: Mapping[str, Upstream],
         store: ListStore,
-        upstream: Upstream,
         scope: TaskScope,
         limits: Limits,
         *,
@@ -96,7 +95,6 @@ class ProjectLists:
         """``upstreams`` are those of ``pages``."""
         self._upstreams = upstreams
         self._store = store
-        self._upstream = upstream
         self._limits = limits
         self._ttl_seconds = ttl_seconds
         self._offline = offline
@@ -154,7 +152,7 @@ class ProjectLists:
         found = await _in_thread(lambda: self._store.load(index))
         if found is None:
             return
-        if index in self._lists or found.head.url != self._upstreams[index]:
+        if index in self._lists or found.head.url != self._upstreams[index].root:
             found.close()
             return
         self._lists[index] = found
@@ -176,10 +174,11 @@ class ProjectLists:
 
     async def _fetch(self, index: str, *, in_memory: bool) -> None:
         old = self._lists.get(index)
-        url = self._upstreams[index]
+        upstream = self._upstreams[index]
+        url = upstream.root
         etag = None if old is None else old.head.etag
         modified = None if old is None else old.head.last_modified
-        async with self._upstream.project_list(url, etag=etag, last_modified=modified) as (answer, chunks):
+        async with upstream.project_list(url, etag=etag, last_modified=modified) as (answer, chunks):
             if answer.body is None and old is not None:
                 old.head = replace(old.head, etag=answer.etag or etag, fetched_at=time.time())
                 head = old.head

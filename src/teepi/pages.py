@@ -68,6 +68,8 @@ class Page:
     content: ProjectPage
     confirmed_at: float
     """Monotonic seconds of upstream's last answer; a clock that jumps does not change ages."""
+    made_of: tuple[ProjectPage, ...] = ()
+    """For the page of an index made of others: theirs."""
     is_remembered: bool = False
     """Whether the catalogue has been told, by this process, what the page links to."""
     variants: dict[tuple[PageFormat, str, Coding], Variant] = field(default_factory=dict)
@@ -87,28 +89,28 @@ class Pages:
 
     def __init__(
         self,
-        upstreams: Mapping[str, str],
+        upstreams: Mapping[str, Upstream],
         store: PageStore,
         catalog: Catalog,
-        upstream: Upstream,
         scope: TaskScope,
         limits: Limits,
         metrics: Metrics,
         *,
         ttl_seconds: float,
+        ttls_seconds: Mapping[str, float] | None = None,
         offline: bool = False,
         synthesize_metadata: bool = True,
     ) -> None:
-        """``upstreams`` maps an index to the URL of its upstream's project list, which ends with ``/``."""
+        """``upstreams`` by index; ``ttls_seconds`` of those that have their own."""
         self._synthesize_metadata = synthesize_metadata
         self._upstreams = upstreams
         self._store = store
         self._catalog = catalog
-        self._upstream = upstream
         self._scope = scope
         self._limits = limits
         self._metrics = metrics
         self._ttl_seconds = ttl_seconds
+        self._ttls_seconds = dict(ttls_seconds or {})
         self._offline = offline
         self._pages: OrderedDict[tuple[str, str], Page] = OrderedDict()
         self._kept_bytes = 0
@@ -133,7 +135,7 @@ class Pages:
                 raise Offline(msg)
             return page, self._count(Freshness.HIT)
         now = time.monotonic()
-        oldest = now - self._ttl_seconds if newer_than is None else newer_than
+        oldest = now - self._ttls_seconds.get(index, self._ttl_seconds) if newer_than is None else newer_than
         if page is not None and page.confirmed_at > oldest:
             return page, self._count(Freshness.HIT)
         absent_at = self._absent.get(key)
@@ -222,12 +224,15 @@ class Pages:
 
     async def _revalidate(self, key: tuple[str, str], page: Page | None) -> Page:
         index, project = key
-        url = f"{self._upstreams[index]}{project}/"
         etag = None if page is None else page.stored.etag
         last_modified = None if page is None else page.stored.last_modified
-        answer = await self._upstream.page(url, etag=etag, last_modified=last_modified)
+        seen_at = None if page is None else page.stored.url
+        upstream = self._upstreams[index]
+        answer = await upstream.project(project, seen_at=seen_at, etag=etag, last_modified=last_modified)
         now = time.time()
-        if answer.body is None or (page is not None and answer.body == page.stored.body):
+        if answer.body is None or (
+            page is not None and (answer.body, answer.url) == (page.stored.body, page.stored.url)
+        ):
             if page is None:  # 304 to an unconditional request is refused in ``upstream``
                 msg = f"Upstream says that the page of {project} is unchanged, but none is here."
                 raise UpstreamError(msg)
@@ -247,6 +252,22 @@ class Pages:
         self._absent.pop(key, None)
         self._scope.start(self._save(page.stored), name=f"store page {project}")
         return page
+
+    async def adopt(self, stored: StoredPage, made_of: tuple[ProjectPage, ...]) -> Page:
+        """Keep a page that was made here, out of those of other indexes, as if an upstream had sent it."""
+        key = (stored.index, stored.project)
+        page = Page(stored, await self._parse(stored), time.monotonic(), made_of)
+        await self.remember(page)
+        self._keep(key, page)
+        self._scope.start(self._save(stored), name=f"store page {stored.project}")
+        return page
+
+    def adopted(self, index: str, project: str, made_of: tuple[ProjectPage, ...]) -> Page | None:
+        """Return the page in memory that was made of exactly these, if there is one."""
+        page = self._pages.get((index, project))
+        if page is None or len(page.made_of) != len(made_of):
+            return None
+        return page if all(a is b for a, b in zip(page.made_of, made_of, strict=True)) else None
 
     async def remember(self, page: Page) -> None:
         """Tell the catalogue what ``page`` links to, unless it has been told: a page from disk may have outlived it."""

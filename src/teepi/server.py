@@ -87,13 +87,15 @@ class Server:
             log.warning("%s", store.problem)
         catalog = await asyncio.to_thread(Catalog.open, store.catalog_path)
         undo.push_async_callback(catalog.close)
-        upstream = Upstream(limits, self.metrics)
-        undo.push_async_callback(upstream.aclose)
+        upstreams = {}
+        for name, index in settings.indexes.items():
+            if index.upstream:
+                upstreams[name] = Upstream(index, limits, self.metrics)
+                undo.push_async_callback(upstreams[name].aclose)
         scope = TaskScope()
         lists = ProjectLists(
-            {name: index.upstream for name, index in settings.indexes.items()},
+            upstreams,
             ListStore(store.lists_path),
-            upstream,
             scope,
             limits,
             ttl_seconds=settings.page_ttl_seconds,
@@ -103,27 +105,30 @@ class Server:
         undo.push_async_callback(scope.aclose)
         page_store = PageStore(store.pages_path, store.committing)
         pages = Pages(
-            {name: index.upstream for name, index in settings.indexes.items()},
+            upstreams,
             page_store,
             catalog,
-            upstream,
             scope,
             limits,
             self.metrics,
             ttl_seconds=settings.page_ttl_seconds,
+            ttls_seconds={
+                name: index.page_ttl_seconds
+                for name, index in settings.indexes.items()
+                if index.page_ttl_seconds is not None
+            },
             offline=settings.offline,
             synthesize_metadata=settings.synthesize_metadata,
         )
         legacy = Legacy(
-            {name: index.upstream for name, index in settings.indexes.items()},
+            upstreams,
             PageStore(store.legacy_path, store.committing),
-            upstream,
             scope,
             limits,
             ttl_seconds=settings.page_ttl_seconds,
             offline=settings.offline,
         )
-        files = Files(store, catalog, self.registry, upstream, scope, limits, self.metrics, offline=settings.offline)
+        files = Files(store, catalog, self.registry, upstreams, scope, limits, self.metrics, offline=settings.offline)
         files.extraction = core_metadata = CoreMetadata(files, pages, catalog, scope, limits)
         indexes = Indexes(
             settings.indexes,
@@ -246,7 +251,12 @@ def _say_hello(server: Server) -> None:
     lines = [f"teepi {__version__} listens on {base}" for base in bases]
     if settings.offline:
         lines.append("offline: nothing is asked of any upstream")
-    lines += [f"{name} mirrors {shown(index.upstream)}" for name, index in settings.indexes.items()]
+    lines += [
+        f"{name} mirrors {', else '.join(map(shown, index.mirrors))}"
+        if index.mirrors
+        else f"{name} is made of {', '.join(index.bases)}"
+        for name, index in settings.indexes.items()
+    ]
     base = bases[0]
     lines += [
         f"cache in {settings.cache_dir}, data in {settings.data_dir}",

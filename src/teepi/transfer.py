@@ -135,12 +135,28 @@ class Transfer:
         await self._resume_until_whole()
 
     async def _first_stream(self) -> bool:
-        """Open and pump the first answer; return whether it brought the whole file."""
+        """Ask the sources in turn until one answers, and pump that; return whether it brought the whole file."""
+        failure: NotFound | UpstreamError | None = None
+        for source in self._sources:
+            try:
+                return await self._first_stream_of(source)
+            except Mismatch:
+                raise
+            except (NotFound, UpstreamError) as error:
+                if self.download.head is not None:
+                    raise
+                if failure is None or isinstance(failure, NotFound):  # not found means that every source says so
+                    failure = error
+                log.info("%s", error)
+        assert failure is not None  # noqa: S101 - there is a source
+        raise failure
+
+    async def _first_stream_of(self, source: Source) -> bool:
         prefix = self._partial
         offset = 0 if prefix is None else prefix.length
         if_range = None if prefix is None or self._digest is not None else prefix.notes.etag
         try:
-            async with self._sources[0].open(offset, if_range=if_range) as stream:
+            async with source.open(offset, if_range=if_range) as stream:
                 head = stream.head
                 if prefix is not None and head.start == 0:
                     await self._drop_prefix()  # the range was ignored; nobody has seen a byte yet
@@ -161,7 +177,7 @@ class Transfer:
                 raise
         # Upstream has another file than the one that the prefix belongs to.
         await self._drop_prefix()
-        return await self._first_stream()
+        return await self._first_stream_of(source)
 
     async def _reopen(self) -> tuple[Partial, PartialNotes] | None:
         """Take up what an earlier fetch left, its bytes hashed again."""
@@ -293,7 +309,11 @@ class Transfer:
             try:
                 if await self._resume(source, etag):
                     return
-            except Interrupted as error:
+            except Mismatch:
+                raise
+            except (NotFound, UpstreamError) as error:
+                if len(self._sources) == 1 and not isinstance(error, Interrupted):
+                    raise
                 log.info("%s", error)
 
     async def _resume(self, source: Source, etag: str | None) -> bool:

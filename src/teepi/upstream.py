@@ -7,17 +7,18 @@ decided elsewhere.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import aiohttp
-from yarl import URL
 
-from teepi import __version__
-from teepi.errors import BadPage, Interrupted, NotFound, RangeNotSatisfiable, UpstreamError
+from teepi.errors import BadPage, Interrupted, NotFound, RangeNotSatisfiable, TeepiError, UpstreamError
 from teepi.http_semantics import parse_content_range, parse_retry_after, strong_etag
+from teepi.origins import origin_of, split_user_info
+from teepi.outbound import Outbound
 from teepi.source import SourceHead
 from teepi.watchdog import WatchedStream
 
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from teepi.index_settings import IndexSettings
     from teepi.limits import Limits
     from teepi.metrics import Metrics
     from teepi.source import SourceStream
+
+log = logging.getLogger(__name__)
 
 # JSON is always asked for; HTML is parsed only where that is all an upstream has.
 PAGE_ACCEPT: Final = (
@@ -62,36 +66,26 @@ def shown(url: str) -> str:
 
 
 class Upstream:
-    """HTTP towards all upstreams of this process. Create it on the running event loop."""
+    """HTTP towards the upstream of one index, and its mirrors. Create it on the running event loop."""
 
-    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, settings: IndexSettings, limits: Limits, metrics: Metrics) -> None:
         """Open no connection yet."""
         self._limits = limits
         self._metrics = metrics
+        self._outbound = Outbound(settings)
+        self._mirrors = tuple(split_user_info(mirror)[0] for mirror in settings.mirrors)
         # Files have connections of their own: a page must not queue behind large files.
-        self._files = self._session(per_host=200)
-        self._small = self._session(per_host=64)
+        self._files = self._outbound.session(per_host=200)
+        self._small = self._outbound.session(per_host=64)
         # What passes straight through to a client lasts as long as that client likes.
-        self._passing = self._session(per_host=200)
-
-    @staticmethod
-    def _session(per_host: int) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=per_host, ttl_dns_cache=300, keepalive_timeout=60),
-            headers={"User-Agent": f"teepi/{__version__}"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,  # HTTP(S)_PROXY and NO_PROXY
-            max_line_size=16384,
-            max_field_size=16384,
-            # A transfer's own clock decides (limits); aiohttp's default of 300 s in total kills large files.
-            timeout=aiohttp.ClientTimeout(total=None),
-        )
+        self._passing = self._outbound.session(per_host=200)
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._files.close()
         await self._small.close()
         await self._passing.close()
+        await self._outbound.aclose()
 
     @asynccontextmanager
     async def _get(
@@ -108,12 +102,12 @@ class Upstream:
         connect = limits.resume_connect_seconds if resuming else limits.connect_seconds
         first_byte = limits.resume_first_byte_seconds if resuming else limits.first_byte_seconds
         self._metrics.upstream_requests += 1
-        request = session.request(
+        request = self._outbound.request(
+            session,
             method,
-            URL(url, encoded=True),
-            headers=headers,
-            auto_decompress=decompress,
-            max_redirects=10,
+            url,
+            headers,
+            decompress=decompress,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=first_byte),
         )
         try:
@@ -140,19 +134,59 @@ class Upstream:
             return Interrupted(msg, status, asked_wait_seconds=wait_seconds)
         return UpstreamError(msg, status, asked_wait_seconds=wait_seconds)
 
+    @property
+    def root(self) -> str:
+        """URL of the first mirror's project list."""
+        return self._mirrors[0]
+
+    async def project(
+        self, project: str, *, seen_at: str | None = None, etag: str | None = None, last_modified: str | None = None
+    ) -> UpstreamPage:
+        """Fetch the page of ``project`` from the first mirror that has it to give.
+
+        The validators are those of the page at ``seen_at`` and tell another mirror nothing. Raises as :meth:`page`;
+        :class:`NotFound` only when every mirror says so.
+        """
+        failure: TeepiError | None = None
+        for mirror in self._mirrors:
+            url = f"{mirror}{project}/"
+            conditional = len(self._mirrors) == 1 or (seen_at is not None and origin_of(seen_at) == origin_of(mirror))
+            try:
+                return await self.page(
+                    url,
+                    etag=etag if conditional else None,
+                    last_modified=last_modified if conditional else None,
+                    hurried=mirror != self._mirrors[-1],
+                )
+            except (NotFound, UpstreamError) as error:
+                if failure is None or isinstance(failure, NotFound):
+                    failure = error
+                log.info("%s", error)
+        if failure is None:
+            msg = "This index has no upstream."
+            raise NotFound(msg)
+        raise failure
+
     async def page(
-        self, url: str, *, etag: str | None = None, last_modified: str | None = None, accept: str = PAGE_ACCEPT
+        self,
+        url: str,
+        *,
+        etag: str | None = None,
+        last_modified: str | None = None,
+        accept: str = PAGE_ACCEPT,
+        hurried: bool = False,
     ) -> UpstreamPage:
         """Fetch a project page, conditionally when validators are given (RFC 9110, 13).
 
-        Raises :class:`NotFound` for 404 and 410, :class:`UpstreamError` for anything else that is no page.
+        ``hurried`` shortens the time-outs, since there is somebody else to ask. Raises :class:`NotFound` for 404 and
+        410, :class:`UpstreamError` for anything else that is no page.
         """
         headers = {"Accept": accept}
         if etag is not None:
             headers["If-None-Match"] = etag
         if last_modified is not None:
             headers["If-Modified-Since"] = last_modified
-        async with self._get(self._small, url, headers, decompress=True) as response:
+        async with self._get(self._small, url, headers, decompress=True, resuming=hurried) as response:
             conditional = etag is not None or last_modified is not None
             if response.status != _OK and not (response.status == _NOT_MODIFIED and conditional):
                 raise self._refuse(url, response.status, parse_retry_after(response.headers.get("Retry-After")))
@@ -240,9 +274,21 @@ class Upstream:
             start, stop, total = parsed
             yield start, stop, total, _Stream(response, url, SourceHead(start, total), self._metrics)
 
-    def source(self, url: str) -> UpstreamSource:
-        """Return the :class:`~teepi.source.Source` of the file at ``url``."""
-        return UpstreamSource(self, url)
+    def sources(self, url: str, *, has_digest: bool) -> list[UpstreamSource]:
+        """Return the :class:`~teepi.source.Source` of the file at ``url``.
+
+        With a digest to tell right bytes, a file below a mirror's origin may come from the other mirrors' as well.
+        """
+        urls = [url]
+        here, slash, path = split_user_info(url)[0].partition("://")[2].partition("/")
+        origins = [mirror.partition("://") for mirror in self._mirrors]
+        if has_digest and slash and here and origin_of(url) in map(origin_of, self._mirrors):
+            urls += [
+                f"{scheme}://{rest.partition('/')[0]}/{path}"
+                for scheme, _, rest in origins
+                if origin_of(f"{scheme}://{rest}") != origin_of(url)
+            ]
+        return [UpstreamSource(self, each) for each in dict.fromkeys(urls)]
 
     @asynccontextmanager
     async def open(

@@ -88,7 +88,7 @@ async def test_upstream_that_hangs_costs_patience_three_times_and_then_nothing(
 ) -> None:
     """Contract 33. Fault 13. After three vain waits a stale page is served at once; the asking goes on behind."""
     names = _projects(upstream, 6)
-    teepi = await make_teepi(replace(Limits(), page_patience_seconds=0.05), page_ttl_seconds=TTL)
+    teepi = await make_teepi(replace(Limits(), page_patience_seconds=0.4), page_ttl_seconds=TTL)
     for name in names:
         await get_page(teepi, name)
         upstream.script(f"/simple/{name}/", itertools.repeat(HangBeforeHead()))
@@ -99,8 +99,8 @@ async def test_upstream_that_hangs_costs_patience_three_times_and_then_nothing(
         began = loop.time()
         assert (await get_page(teepi, name)).status == 200
         waits.append(loop.time() - began)
-    assert min(waits[:3]) >= 0.05
-    assert min(waits[3:]) < 0.05
+    assert min(waits[:3]) >= 0.4
+    assert max(waits[3:]) < 0.4
 
 
 @pytest.mark.parametrize("spelling", ["seconds", "date"])

@@ -13,7 +13,7 @@ from urllib.parse import urljoin
 
 import pytest
 
-from teepi.config import IndexSettings
+from teepi.index_settings import IndexSettings
 from teepi.limits import Limits
 from tests.http.links import HTML_V1, HtmlPage, is_sentence
 from tests.support.clients import RawClient, fetch

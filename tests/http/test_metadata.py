@@ -348,7 +348,7 @@ async def test_metadata_switched_off_is_neither_advertised_nor_read(
 
 async def test_metadata_of_one_wheel_in_two_indexes_is_read_once(make_teepi: MakeTeepi, upstream: Upstream) -> None:
     """Contract 15. The wheel's digest is what it hangs on; every page of the project says the hash."""
-    from teepi.config import IndexSettings  # noqa: PLC0415 - settings of the one test
+    from teepi.index_settings import IndexSettings  # noqa: PLC0415 - settings of the one test
 
     project = upstream.project("demo", {BUILT.filename: BUILT.content})
     both = {name: IndexSettings(upstream.index_url) for name in ("root/pypi", "other/one")}

@@ -120,7 +120,7 @@ async def test_page_with_links_to_several_hosts_leads_to_each(
     for name, (host, path, _) in hosts.items():
         host.file(path, name.encode())
     put_html(upstream, "".join(f'<a href="{link}">{name}</a>\n' for name, (_, _, link) in hosts.items()))
-    teepi = await make_teepi(Limits())
+    teepi = await make_teepi(Limits(), index={"allow_private": True})
     targets = links(await get_page(teepi, accept=accept), PAGE)
     assert list(targets) == list(hosts)
     for name, (host, path, _) in hosts.items():
@@ -173,7 +173,7 @@ async def test_page_with_base_is_resolved_by_it_and_shown_without(
     cdn.file(path, b"content")
     href = base.format(cdn=cdn.url, host=cdn.url.removeprefix("http://"))
     put_html(upstream, f'<head><BASE target=_top HREF="{href}"></head><a href="demo-1.zip">demo-1.zip</a>')
-    teepi = await make_teepi(Limits())
+    teepi = await make_teepi(Limits(), index={"allow_private": True})
     answer = await get_page(teepi, accept=HTML)
     assert not HtmlPage(answer.body).has_base
     assert (await fetch(teepi.address, links(answer, PAGE)["demo-1.zip"])).body == b"content"

@@ -31,7 +31,7 @@ async def teepi(upstream: Upstream, make_teepi: MakeTeepi) -> Teepi:
     """Start teepi, with the limits that are real, before a project with two wheels and one's metadata."""
     upstream.project("demo", {d.filename: d.content for d in (DEMO, LOCAL)}, metadata={DEMO.filename: DEMO.metadata})
     upstream.project("foo-bar", {"foo_bar-1.0.tar.gz": sdist("foo-bar").content})
-    return await make_teepi(Limits())
+    return await make_teepi(Limits(), index={"allow_private": True})  # one test has files at a second upstream
 
 
 async def raw(teepi: Teepi, head: bytes) -> Answer:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import teepi
-from teepi.config import IndexSettings, Settings
+from teepi.config import Settings
+from teepi.index_settings import IndexSettings
 from teepi.limits import Limits
 from teepi.server import Server
 
@@ -79,11 +80,14 @@ class Teepi:
         return await Teepi(dataclasses.replace(self.settings, **changes), self.limits).start()
 
 
-def settings_for(directory: Path, upstream: str, **changes: Any) -> Settings:
-    """Return settings with ``upstream`` as ``root/pypi`` and both directories below ``directory``."""
+def settings_for(directory: Path, upstream: str, *, index: Mapping[str, Any] | None = None, **changes: Any) -> Settings:
+    """Return settings with ``upstream`` as ``root/pypi`` and both directories below ``directory``.
+
+    ``index`` has more fields of its IndexSettings: ``allow_private`` where another scripted upstream has the files.
+    """
     settings = Settings(
         listen=(("127.0.0.1", 0),),
-        indexes={"root/pypi": IndexSettings(upstream=upstream)},
+        indexes={"root/pypi": IndexSettings(**({"upstream": upstream} | dict(index or {})))},
         cache_dir=directory / "cache",
         data_dir=directory / "data",
         page_ttl_seconds=600.0,

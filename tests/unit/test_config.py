@@ -10,8 +10,9 @@ import pytest
 from distlib.index import DEFAULT_INDEX
 
 from teepi import config
-from teepi.config import IndexSettings, Settings
+from teepi.config import Settings
 from teepi.errors import ConfigError
+from teepi.index_settings import IndexSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

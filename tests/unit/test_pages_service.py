@@ -12,6 +12,7 @@ import pytest
 from teepi.catalog import Catalog
 from teepi.errors import NotFound
 from teepi.http_semantics import PageFormat
+from teepi.index_settings import IndexSettings
 from teepi.limits import Limits
 from teepi.metrics import Metrics
 from teepi.pages import Freshness, Pages
@@ -56,8 +57,9 @@ def store(tmp_path: Path) -> Iterator[SlowStore]:
 async def pages(upstream: Upstream, store: SlowStore, tmp_path: Path) -> AsyncIterator[Pages]:
     """Give the service before the scripted upstream, with real limits."""
     limits, metrics, scope = Limits(), Metrics(), TaskScope()
-    catalog, client = Catalog.open(tmp_path / "catalog.sqlite3"), Client(limits, metrics)
-    yield Pages({INDEX: upstream.index_url}, store, catalog, client, scope, limits, metrics, ttl_seconds=600)
+    catalog = Catalog.open(tmp_path / "catalog.sqlite3")
+    client = Client(IndexSettings(upstream.index_url), limits, metrics)
+    yield Pages({INDEX: client}, store, catalog, scope, limits, metrics, ttl_seconds=600)
     await scope.aclose()
     await client.aclose()
     await catalog.close()

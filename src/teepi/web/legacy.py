@@ -39,7 +39,7 @@ class LegacyHandlers:
         if not _PROJECT.fullmatch(name):
             msg = f"{name[:100]!r} is not the name of a project."
             raise NotFound(msg)
-        page, freshness = await self._pages.get(index, canonicalize_name(name))
+        page, freshness = await self._indexes.page(index, canonicalize_name(name))
         await self._pages.remember(page)  # the catalogue may be lost, and these links lead there
         body, etag = await self._legacy.get(page, f"{answers.origin(request)}/{index}/", version)
         headers = {

@@ -53,7 +53,7 @@ class PageHandlers:
         newer_than = None
         if wants_fresh(answers.header(request, "Cache-Control")):
             newer_than = time.monotonic() - self._limits.refresh_seconds
-        page, freshness = await self._pages.get(index, project, newer_than=newer_than)
+        page, freshness = await self._indexes.page(index, project, newer_than=newer_than)
         base = index_prefix(request.raw_path.partition("?")[0]) + f"{index}/"
         coding = choose_coding(answers.header(request, "Accept-Encoding"))
         variant = await self._pages.variant(page, form, base, coding)
@@ -73,7 +73,7 @@ class PageHandlers:
 
     async def project_list(self, request: BaseRequest, index: str) -> web.StreamResponse:
         """Answer ``…/``: the list of all projects, sent as it lies on disk to those who take gzip."""
-        self._indexes.require(index)
+        self._indexes.require_list(index)
         form = _negotiate(request)
         gzip = takes(answers.header(request, "Accept-Encoding"), Coding.GZIP)
         body, freshness = await self._lists.open(index, form, gzip=gzip)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, unquote
 
 import msgspec
 from packaging.utils import canonicalize_name
@@ -24,6 +25,7 @@ _PLATFORM: Final = re.compile(r"[.-](?:win32|win-amd64|win-arm32|win-arm64|win-i
 _EGG_TAG: Final = re.compile(r"-py([0-9][0-9.]*)(?:-.+)?$")
 _BUILT: Final = {"whl": "bdist_wheel", "egg": "bdist_egg", "exe": "bdist_wininst", "msi": "bdist_msi",
                  "rpm": "bdist_rpm", "deb": "bdist_dumb"}  # fmt: skip
+_KEPT_BY_PIP: Final = re.compile("(@|%2F)", re.IGNORECASE)
 _WHEEL_PARTS: Final = 5  # name, version, three tags; a build tag may stand between
 # What only a release's own metadata tells; null says that it is not known here.
 _UNKNOWN: Final = (
@@ -86,7 +88,7 @@ def adopt(body: bytes, page: ProjectPage, base: str, version: str | None = None)
     for file in (file for files in lists for file in files or ()):
         at = _place(file, places, names)
         if at is not None:
-            file["url"] = base + page.links[at]
+            file["url"] = base + _as_pip_spells(page.links[at])
             given = file.get("digests")
             file["digests"] = (given if isinstance(given, dict) else {}) | _hashes(page, at)
     spellings = {_version_key(known): known for known in releases}
@@ -212,7 +214,18 @@ def _entry(page: ProjectPage, at: int, base: str) -> dict[str, Any]:
         "size": record.size,
         "upload_time": uploaded[:19] if isinstance(uploaded, str) else None,  # to the second, without a zone
         "upload_time_iso_8601": uploaded if isinstance(uploaded, str) else None,
-        "url": base + page.links[at],
+        "url": base + _as_pip_spells(page.links[at]),
         "yanked": yanked is not False and yanked is not None,
         "yanked_reason": yanked if isinstance(yanked, str) and yanked else None,
     }
+
+
+def _as_pip_spells(link: str) -> str:
+    """Return ``link`` as pip makes it of the page's: pip-tools looks its candidates up by that string.
+
+    All that pip deems unsafe is percent-encoded, the ``+`` of ``+files`` and the ``:`` of a port too.
+    """
+    parts = _KEPT_BY_PIP.split(link)
+    parts[::2] = [quote(unquote(part)) for part in parts[::2]]
+    parts[1::2] = [kept.upper() for kept in parts[1::2]]
+    return "".join(parts)

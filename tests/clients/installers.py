@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from tests.support.teepi import scrubbed_environment
 from tests.support.wheels import Distribution, sdist, wheel
 
 if TYPE_CHECKING:
-    from tests.support.projects import Form
+    from tests.support.projects import Form, Project
     from tests.support.upstream import Upstream
 
 CLIENTS = Path(os.environ.get("TEST_CLIENTS") or Path(__file__).parents[2] / ".ci" / "clients").absolute()
@@ -44,6 +45,12 @@ class Client:
 
     async def run(self, *command: str | Path, **environment: str) -> str:
         """Run ``command`` (a bare name is the client's own) in :attr:`home`; return what it says. It must end well."""
+        code, said = await self.end(*command, **environment)
+        assert code == 0, f"{' '.join(map(str, command))}\n{said}"
+        return said
+
+    async def end(self, *command: str | Path, **environment: str) -> tuple[int, str]:
+        """Run ``command`` like :meth:`run`, however it ends; return exit code and what it says."""
         program, *arguments = map(str, command)
         surroundings = scrubbed_environment(self.home)
         del surroundings["PYTHONPATH"], surroundings["PYTHONUNBUFFERED"]
@@ -76,9 +83,8 @@ class Client:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        said = output.decode(errors="replace")
-        assert process.returncode == 0, f"{program} {' '.join(arguments)}\n{said}"
-        return said
+        assert process.returncode is not None
+        return process.returncode, output.decode(errors="replace")
 
     async def versions(self, *packages: str, python: Path | None = None) -> list[str]:
         """Import ``packages`` (from :attr:`target`, or in the environment of ``python``); return their versions."""
@@ -95,6 +101,20 @@ class Shop:
     wanted: tuple[str, ...]
     """Paths of the files that an install of ``teetop`` fetches."""
 
+    projects: tuple[Project, ...]
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The sha256 of each wanted file."""
+        files = {each.path(name): content for each in self.projects for name, content in each.files.items()}
+        return tuple(hashlib.sha256(files[path]).hexdigest() for path in self.wanted)
+
+    def stamp(self, *, newest: str, others: str) -> None:
+        """Give every file an upload time (PEP 700): the newest versions of wheels one, all others another."""
+        for project in self.projects:
+            newer = [name for name in project.files if name.endswith(".whl")][-1:]
+            project.extra = {name: {"upload-time": newest if name in newer else others} for name in project.files}
+
     def fetched(self) -> dict[str, int]:
         """Return how often each distribution was asked of upstream with GET."""
         files = [request.path for request in self.upstream.requests if request.path.startswith("/packages/")]
@@ -108,13 +128,13 @@ class Shop:
 def open_shop(upstream: Upstream, form: Form, *, padding: int = 200_000) -> Shop:
     """Fill ``upstream``; pages in ``form``."""
 
-    def project(name: str, *distributions: Distribution) -> list[str]:
+    def project(name: str, *distributions: Distribution) -> Project:
         files = {built.filename: built.content for built in distributions}
         metadata = {built.filename: built.metadata for built in distributions if built.filename.endswith(".whl")}
-        made = upstream.project(name, files, form=form, metadata=metadata)
-        return [made.path(filename) for filename in files]
+        return upstream.project(name, files, form=form, metadata=metadata)
 
     base = project("teebase", wheel("teebase", "1.0"), wheel("teebase", "1.5", padding=padding))
     top = project("teetop", wheel("teetop", "1.0"), wheel("teetop", "2.0", requires=["teebase>=1.1", "teebuilt"]))
     built = project("teebuilt", sdist("teebuilt", "3.0"))
-    return Shop(upstream, (top[-1], base[-1], *built))
+    projects = (top, base, built)
+    return Shop(upstream, tuple(each.path(list(each.files)[-1]) for each in projects), projects)

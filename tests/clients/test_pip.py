@@ -1,4 +1,4 @@
-"""pip, the newest and one of 2021, installing through teepi."""
+"""pip, the newest and those of 2024 and 2021, installing through teepi."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.client
 
 MIB = 1024 * 1024
-PIPS = ["pip", "pip-20.3"]
+PIPS = ["pip", "pip-24.0", "pip-20.3"]
 
 
 async def install(client: Client, teepi: TeepiProcess, path: str = "/root/pypi/+simple/") -> str:
@@ -103,3 +103,45 @@ async def test_pip_resolving_against_an_upstream_without_metadata_fetches_no_who
         assert sorted(would) == sorted(f"tee{number}-1.0" for number in range(count))
         ranges = [upstream.ranges(path) for path in paths]
         assert all(len(each) == 1 and each[0] is not None for each in ranges)
+
+
+@pytest.mark.parametrize("shop", ["json"], indirect=True)
+async def test_pip_uploaded_prior_to_leaves_out_what_was_uploaded_later(
+    make_process: MakeProcess, shop: Shop, tmp_path: Path
+) -> None:
+    """Contract 10 and 12. pip refuses an index without upload times; through teepi it sees upstream's."""
+    client = Client("pip", tmp_path / "home")
+    client.fresh()
+    shop.stamp(others="2025-01-01T00:00:00Z", newest="2025-03-01T12:30:00.123456Z")
+    index = f"{(await make_process()).url}/root/pypi/+simple/"
+    command = ["pip", "install", "--index-url", index, "--target", str(client.target)]
+    await client.run(*command, "--uploaded-prior-to", "2025-02-01T00:00:00Z", "teetop", "teebase")
+    assert await client.versions("teetop", "teebase") == ["1.0", "1.0"]
+    assert set(shop.fetched()) == {f"/packages/{name}/{name}-1.0-py3-none-any.whl" for name in ("teetop", "teebase")}
+
+
+@pytest.mark.parametrize("shop", ["json"], indirect=True)
+async def test_pip_lock_holds_file_urls_that_install_by_themselves(
+    make_process: MakeProcess, shop: Shop, tmp_path: Path
+) -> None:
+    """Contract 2 and 41. pip escapes them (``%2Bhttp``) and asks by them; ``pip freeze`` names no URL."""
+    client = Client("pip", tmp_path / "home")
+    client.fresh()
+    teepi = await make_process()
+    index = f"{teepi.url}/root/pypi/+simple/"
+    await client.run("pip", "lock", "--index-url", index, "teetop")
+    lock = (client.home / "pylock.toml").read_text()
+    authority = shop.upstream.url.removeprefix("http://").replace(":", "%3A")
+    assert all(f'"{teepi.url}/root/pypi/%2Bhttp/{authority}{path}"' in lock for path in shop.wanted)
+    await client.run("pip", "install", "--target", client.target, "-r", "pylock.toml", "--report", "report.json")
+    assert f"{teepi.url}/root/pypi/%2Bhttp/{authority}{shop.wanted[0]}" in (client.home / "report.json").read_text()
+    assert await client.versions("teetop", "teebase", "teebuilt") == ["2.0", "1.5", "3.0"]
+    shop.assert_fetched_once()
+    moved = lock.replace(f"{teepi.url}/root/pypi/%2Bhttp/{authority}/", f"{shop.upstream.url}/")
+    assert teepi.url not in moved
+    client.fresh()
+    (client.home / "pylock.toml").write_text(moved)
+    shop.upstream.requests.clear()
+    await client.run("pip", "install", "--target", client.target, "-r", "pylock.toml")
+    shop.assert_fetched_once()
+    assert await client.run("pip", "freeze", "--path", client.target) == "teebase==1.5\nteebuilt==3.0\nteetop==2.0\n"

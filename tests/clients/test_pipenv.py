@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from teepi import config
 from tests.clients.installers import Client
 
 if TYPE_CHECKING:
@@ -21,14 +22,17 @@ pytestmark = pytest.mark.client
 
 
 @pytest.mark.parametrize(
-    ("shop", "path"),
-    [("json", "/simple"), ("html", "/simple/"), ("json", "/root/pypi/+simple")],
+    ("shop", "path", "with_source"),
+    [("json", "/simple", False), ("html", "/simple/", False), ("json", "/root/pypi/+simple", True)],
     indirect=["shop"],
 )
 async def test_pipenv_locks_and_syncs_through_a_mirror_and_again_offline(
-    make_process: MakeProcess, offline: Offline, shop: Shop, tmp_path: Path, path: str
+    make_process: MakeProcess, offline: Offline, shop: Shop, tmp_path: Path, path: str, *, with_source: bool
 ) -> None:
-    """``PIPENV_PYPI_MIRROR`` with and without a trailing slash (contract 4: it then asks for ``/simple//name/``)."""
+    """Contract 4, 39 and 41. ``PIPENV_PYPI_MIRROR`` with a trailing slash (``/simple//name/`` is asked) and without.
+
+    The lock file names the mirror where the Pipfile names no source, and never where it names the public index.
+    """
     client = Client("pipenv", tmp_path / "home")
     teepi = await make_process()
     settings = {
@@ -39,7 +43,9 @@ async def test_pipenv_locks_and_syncs_through_a_mirror_and_again_offline(
         "VIRTUALENV_NO_PERIODIC_UPDATE": "1",  # its own wheels for pip and setuptools do
     }
     client.fresh()
-    (client.home / "Pipfile").write_text('[packages]\nteetop = "*"\n')
+    public = config.load({}, {"HOME": "/"}).indexes[config.DEFAULT_INDEX_NAME].upstream
+    source = f'[[source]]\nname = "pypi"\nurl = "{public}"\nverify_ssl = true\n\n' if with_source else ""
+    (client.home / "Pipfile").write_text(source + '[packages]\nteetop = "*"\n')
 
     async def sync() -> None:
         await client.run("pipenv", "sync", **settings)
@@ -49,7 +55,12 @@ async def test_pipenv_locks_and_syncs_through_a_mirror_and_again_offline(
     await client.run("pipenv", "lock", **settings)
     await sync()
     shop.assert_fetched_once()
-    locked = json.loads((client.home / "Pipfile.lock").read_text())["default"]
+    lock = json.loads((client.home / "Pipfile.lock").read_text())
+    assert [each["url"] for each in lock["_meta"]["sources"]] == [
+        public if with_source else settings["PIPENV_PYPI_MIRROR"]
+    ]
+    assert (teepi.url in json.dumps(lock)) is not with_source
+    locked = lock["default"]
     assert {name: entry["version"] for name, entry in locked.items()} == {
         "teetop": "==2.0",
         "teebase": "==1.5",

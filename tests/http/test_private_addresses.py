@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -150,3 +150,39 @@ async def test_resolver_gives_out_public_addresses_only() -> None:
     for host, port in (("index.example", 81), ("other.example", 80)):
         with pytest.raises(PrivateAddress):
             await resolver.resolve(host, port)
+
+
+class _Names:
+    """Stands for the resolver behind ours."""
+
+    def __init__(self, addresses: dict[str, str]) -> None:
+        self.addresses = addresses
+
+    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[Any]:
+        """Give the one address of ``host``."""
+        return [{"hostname": host, "host": self.addresses[host], "port": port, "family": family}]
+
+
+@pytest.mark.parametrize(
+    ("upstream", "other", "given"),
+    [
+        ("10.0.0.1", "10.9.9.9", True),
+        ("100.64.0.1", "192.168.1.1", True),
+        ("8.8.8.8", "10.9.9.9", False),
+        ("10.0.0.1", "127.0.0.1", False),
+        ("10.0.0.1", "169.254.169.254", False),
+        ("127.0.0.1", "10.9.9.9", False),
+        ("127.0.0.1", "127.0.0.1", False),
+    ],
+)
+async def test_resolver_of_an_upstream_within_a_site_gives_out_that_sites_hosts(
+    monkeypatch: pytest.MonkeyPatch, *, upstream: str, other: str, given: bool
+) -> None:
+    """Fault 16. Where a site's resolver stands for the internet, its file hosts are there, too; nothing nearer is."""
+    resolver = _Resolver({("index.example", 443)}, allow_private=False)
+    monkeypatch.setattr(resolver, "_inner", _Names({"index.example": upstream, "files.example": other}))
+    if given:
+        assert [found["host"] for found in await resolver.resolve("files.example", 443)] == [other]
+    else:
+        with pytest.raises(PrivateAddress):
+            await resolver.resolve("files.example", 443)

@@ -78,7 +78,7 @@ def test_build_carries_everything_that_the_page_says_of_a_file() -> None:
         "size": 7,
         "upload_time": "2024-05-06T07:08:09",
         "upload_time_iso_8601": "2024-05-06T07:08:09.123456Z",
-        "url": BASE + "+files/files.example/p/demo-1.0.tar.gz",
+        "url": BASE + "%2Bfiles/files.example/p/demo-1.0.tar.gz",
         "yanked": True,
         "yanked_reason": "broken",
     }
@@ -142,9 +142,9 @@ def test_adopt_rewrites_what_the_page_knows_and_keeps_the_rest() -> None:
     }
     document = json.loads(legacy_json.adopt(json.dumps(theirs).encode(), page, BASE))
     sdist, wheel = document["releases"]["1.0"]
-    assert sdist["url"] == BASE + "+files/files.example/p/demo-1.0.tar.gz"
+    assert sdist["url"] == BASE + "%2Bfiles/files.example/p/demo-1.0.tar.gz"
     assert sdist["digests"] == {"x": "1", "sha256": A}
-    assert wheel["url"] == BASE + "+files/files.example/p/demo-1.0-py3-none-any.whl"
+    assert wheel["url"] == BASE + "%2Bfiles/files.example/p/demo-1.0-py3-none-any.whl"
     assert document["releases"]["0.9"] == theirs["releases"]["0.9"]
     assert [entry["filename"] for entry in document["urls"]] == ["demo-1.0.tar.gz", "demo-1.0-py3-none-any.whl"]
     assert (document["odd"], document["info"]) == ([1], theirs["info"])

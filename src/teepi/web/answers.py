@@ -38,7 +38,10 @@ def error(problem: TeepiError) -> web.Response:
         headers["Content-Range"] = f"bytes */{problem.size}"  # RFC 9110, 15.5.17
     if isinstance(problem, MethodNotAllowed):
         headers["Allow"] = "GET, HEAD"  # RFC 9110, 15.5.6
-    return plain(problem.message, problem.status, headers)
+    response = plain(problem.message, problem.status, headers)
+    if isinstance(problem, MethodNotAllowed):
+        response.set_status(problem.status, problem.message)  # twine shows the reason phrase and not the body
+    return response
 
 
 def redirect(target: str, query: str) -> web.Response:

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 # Addresses that carry an IPv4 one in their last 32 bits: IPv4-compatible (RFC 4291), SIIT (RFC 2765), NAT64 (RFC 6052).
 _IPV4_AT_END: Final = tuple(ipaddress.IPv6Network(text) for text in ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96"))
-_SITE: Final = tuple(
-    ipaddress.ip_network(text)
-    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
-)
 # Never public, whatever this Python's tables say: local NAT64 (RFC 8215), site-local (RFC 3879).
 _NEVER_PUBLIC: Final = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b:1::/48", "fec0::/10"))
 
@@ -55,10 +51,11 @@ def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-def is_site_private(address: str) -> bool:
-    """Whether a literal IP address belongs to a site's own network: RFC 1918, RFC 6598, or unique local (RFC 4193)."""
+def is_loopback(address: str) -> bool:
+    """Whether a literal IP address is this machine's own, an IPv4 one in IPv6 included."""
     ip = ipaddress.ip_address(address)
-    return any(ip in network for network in _SITE if network.version == ip.version)
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
 
 
 def is_public(address: str | IPv4Address | IPv6Address) -> bool:

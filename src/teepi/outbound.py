@@ -18,7 +18,7 @@ from yarl import URL
 
 from teepi import __version__
 from teepi.errors import UpstreamError
-from teepi.origins import Origin, basic, is_public, is_site_private, origin_of, split_user_info
+from teepi.origins import Origin, basic, is_loopback, is_public, origin_of, split_user_info
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +40,7 @@ class _Resolver(AbstractResolver):
         self._inner = DefaultResolver()
         self._trusted = trusted
         self._allow_private = allow_private
-        self._at_site: bool | None = None
+        self._own: set[str] | None = None
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -49,21 +49,22 @@ class _Resolver(AbstractResolver):
         if self._allow_private or (host.lower(), port) in self._trusted:
             return found
         allowed = [each for each in found if is_public(each["host"])]
-        if not allowed and await self._upstream_is_at_site():
-            allowed = [each for each in found if is_site_private(each["host"])]
+        if not allowed:
+            own = await self._upstream_addresses()
+            allowed = [each for each in found if each["host"] in own]
         if not allowed:
             raise PrivateAddress(f"{host} has no public address")
         return allowed
 
-    async def _upstream_is_at_site(self) -> bool:
-        """Whether the upstream itself resolves into the site's network, as behind a resolver that stands for all.
+    async def _upstream_addresses(self) -> set[str]:
+        """Return where the upstream itself is, loopback left out: a gateway that stands for the internet is there.
 
-        Then the hosts that its pages name are there as well. Loopback and link-local ones are refused all the same.
+        Its resolver gives one address for the index and for the hosts that its pages name alike.
         """
-        if self._at_site is None:
-            own = [await self._inner.resolve(host, port, socket.AF_UNSPEC) for host, port in self._trusted]
-            self._at_site = any(is_site_private(each["host"]) for found in own for each in found)
-        return self._at_site
+        if self._own is None:
+            found = [await self._inner.resolve(host, port, socket.AF_UNSPEC) for host, port in self._trusted]
+            self._own = {each["host"] for each_found in found for each in each_found if not is_loopback(each["host"])}
+        return self._own
 
     async def close(self) -> None:
         await self._inner.close()

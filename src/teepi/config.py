@@ -1,44 +1,32 @@
 """Settings from flags, ``TEEPI_`` variables and ``teepi.toml``, as one frozen object.
 
-One table, :data:`OPTIONS`, names every setting once: ``page_ttl`` is the flag ``--page-ttl``, the variable
-``TEEPI_PAGE_TTL`` and the key ``page_ttl``. The first of flag, variable, file and default that has it wins.
-Nothing is created, connected to or printed here.
+``options`` names every setting once. The first of flag, variable, file and default that has it wins. Nothing is
+created, connected to or printed here.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+from teepi.config_file import ConfigFile
 from teepi.errors import ConfigError
-from teepi.index_settings import (
-    IndexSettings,
-    check_bases,
-    nearest,
-    parse_seconds,
-    parse_upstream,
-    read_indexes,
-    shown,
-    with_netrc,
-)
+from teepi.index_settings import IndexSettings, check_bases, nearest, read_indexes, shown, with_netrc
+from teepi.options import CONFIG_VARIABLE, OPTIONS, PREFIX, Option
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+
+__all__ = ["CONFIG_VARIABLE", "DEFAULT_INDEX_NAME", "OPTIONS", "Effective", "Option", "Settings", "load", "trace"]
 
 DEFAULT_INDEX_NAME: Final = "root/pypi"
 """The index that is always there; a bare ``upstream`` is its upstream."""
 
-_PREFIX: Final = "TEEPI_"
-_LARGEST_PORT: Final = 65535
-_TRUE: Final = frozenset({"1", "true", "yes", "on"})
-_FALSE: Final = frozenset({"0", "false", "no", "off"})
-_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+BY_DEFAULT: Final = "default"
+"""The origin of what nobody has set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,51 +52,46 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
-    """One setting in all its places."""
+class Effective:
+    """The settings, and for each where it came from."""
 
-    name: str
-    parse: Callable[[Any], Any]
-    """Value from text, or from TOML where that has a type of its own; raises ValueError saying what is expected."""
-    metavar: str
-    help: str
-    default: str
-    """For people."""
-    toml: tuple[type, ...] = (str,)
-    """Types of the key's value."""
-
-    @property
-    def flag(self) -> str:
-        """As typed on the command line."""
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        """As set in the environment."""
-        return _PREFIX + self.name.upper()
+    settings: Settings
+    file: Path | None
+    """The configuration file that was read."""
+    origins: Mapping[str, str]
+    """By option or index (``user/name``): ``default``, the flag, the variable, or file and line."""
 
 
 def load(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """Return the settings; ``arguments`` are the flags by name, None or absent where not given.
 
-    Raises :class:`ConfigError` with one sentence that names the flag, variable or file, the value and the remedy.
+    Raises :class:`ConfigError` with one sentence that names the flag, variable or file and line, the value and the
+    remedy.
     """
+    return trace(arguments, environ).settings
+
+
+def trace(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Effective:
+    """Return the settings as :func:`load` does, with their origins."""
     values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     indexes: dict[str, IndexSettings] = {}
-    file = _config_file(arguments, environ)
-    if file is not None:
+    path = config_file(arguments, environ)
+    if path is not None:
+        file = ConfigFile.read(path)
         values, indexes = _from_file(file, environ)
-    values |= _from_environment(environ)
-    for option in OPTIONS:
-        given = arguments.get(option.name)
-        if given is not None:
-            values[option.name] = _parsed(option, given, option.flag)
+        origins |= {name: file.place(name) for name in values}
+        origins |= {name: file.section("index", name).place for name in indexes}
+    for option, text, origin in (*_in_environment(environ), *_in_arguments(arguments)):
+        values[option.name] = _parsed(option, text, origin)
+        origins[option.name] = origin
     if "upstream" in values:
         indexes[DEFAULT_INDEX_NAME] = IndexSettings(values["upstream"])
+        origins[DEFAULT_INDEX_NAME] = origins["upstream"]
     default = indexes.get(DEFAULT_INDEX_NAME) or IndexSettings(_default_upstream())
     indexes = with_netrc({DEFAULT_INDEX_NAME: default} | indexes, environ)
     check_bases(indexes)
-    return Settings(
+    settings = Settings(
         listen=values.get("listen", (("127.0.0.1", 3141),)),
         indexes=MappingProxyType(indexes),
         cache_dir=values.get("cache_dir") or _xdg(environ, "XDG_CACHE_HOME", ".cache", "cache_dir"),
@@ -118,16 +101,38 @@ def load(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         synthesize_metadata=values.get("synthesize_metadata", True),
         log_level=values.get("log_level", "info"),
     )
+    names = (*(option.name for option in OPTIONS), *indexes)
+    return Effective(settings, path, MappingProxyType({name: origins.get(name, BY_DEFAULT) for name in names}))
 
 
-# Where values come from -----------------------------------------------------------------------------
+def config_file(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Path | None:
+    """Return the configuration file that is named, else the one in its usual place, if it is there."""
+    named = arguments.get("config") or environ.get(CONFIG_VARIABLE, "").strip()
+    if named:
+        try:
+            return Path(named).expanduser().absolute()
+        except RuntimeError:
+            raise ConfigError(f"The configuration file {named} is in an unknown home; write the whole path.") from None
+    file = usual_config_file(environ)
+    return file if file is not None and file.exists() else None
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+def usual_config_file(environ: Mapping[str, str]) -> Path | None:
+    """Return ``$XDG_CONFIG_HOME/teepi/teepi.toml``, or None without a home."""
+    base = _xdg_base(environ, "XDG_CONFIG_HOME", ".config")
+    return None if base is None else base / "teepi" / "teepi.toml"
+
+
+def _in_arguments(arguments: Mapping[str, Any]) -> list[tuple[Option, Any, str]]:
+    given = ((option, arguments.get(option.name)) for option in OPTIONS)
+    return [(option, value, option.flag) for option, value in given if value is not None]
+
+
+def _in_environment(environ: Mapping[str, str]) -> list[tuple[Option, Any, str]]:
     known = {option.variable: option for option in OPTIONS}
-    values = {}
+    found = []
     for variable in sorted(environ):
-        if not variable.startswith(_PREFIX) or variable == CONFIG_VARIABLE:
+        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE:
             continue
         if variable not in known:
             raise ConfigError(
@@ -135,50 +140,24 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
                 f"{nearest(variable, (*known, CONFIG_VARIABLE))} or unset it."
             )
         if environ[variable].strip():  # an empty variable counts as unset, as with the XDG ones
-            values[known[variable].name] = _parsed(known[variable], environ[variable], variable)
-    return values
+            found.append((known[variable], environ[variable], variable))
+    return found
 
 
-def _config_file(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Path | None:
-    named = arguments.get("config") or environ.get(CONFIG_VARIABLE, "").strip()
-    if named:
-        try:
-            return Path(named).expanduser().absolute()
-        except RuntimeError:
-            raise ConfigError(f"The configuration file {named} is in an unknown home; write the whole path.") from None
-    base = _xdg_base(environ, "XDG_CONFIG_HOME", ".config")
-    if base is None:
-        return None
-    file = base / "teepi" / "teepi.toml"
-    return file if file.exists() else None
-
-
-def _from_file(file: Path, environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, IndexSettings]]:
-    try:
-        content = tomllib.loads(file.read_bytes().decode())
-    except OSError as error:
-        raise ConfigError(f"The configuration file {file} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{file}, line {line}: this is not UTF-8; save the file in that encoding.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"The configuration file {file} is not TOML: {error}.") from None
+def _from_file(file: ConfigFile, environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, IndexSettings]]:
     known = {option.name: option for option in OPTIONS}
     values = {}
-    indexes: dict[str, IndexSettings] = {}
-    for key, value in content.items():
-        if key == "index":
-            indexes = read_indexes(value, file, environ)
-        elif key in known:
-            values[key] = _parsed(
-                known[key], _typed(known[key], value, f"{file}: {key}"), f"{file}: {key}", file.parent
-            )
-        else:
+    for key, value in file.content.items():
+        if key in known:
+            typed = _typed(known[key], value, file.at(key))
+            values[key] = _parsed(known[key], typed, file.at(key), file.path.parent)
+        elif key != "index":
             what = "section" if isinstance(value, dict) else "key"
-            raise ConfigError(f"{file}: the {what} {key!r} is unknown; {nearest(key, (*known, 'index'))} or remove it.")
+            raise ConfigError(f"{file.at(key)} is no {what} of teepi; {nearest(key, (*known, 'index'))} or remove it.")
+    indexes = read_indexes(file, environ)
     if "upstream" in values and DEFAULT_INDEX_NAME in indexes:
         raise ConfigError(
-            f'{file}: upstream and [index."{DEFAULT_INDEX_NAME}"] say the same thing twice; remove one of them.'
+            f'{file.at("upstream")} and [index."{DEFAULT_INDEX_NAME}"] say the same thing twice; remove one of them.'
         )
     return values, indexes
 
@@ -201,6 +180,9 @@ def _parsed(option: Option, value: object, where: str, base: Path | None = None)
     return parsed
 
 
+_TOML_NAMES: Final = {str: "a string", list: "a list", int: "a whole number", float: "a number", bool: "true or false"}
+
+
 def _xdg_base(environ: Mapping[str, str], variable: str, below_home: str) -> Path | None:
     """Return a base directory (XDG Base Directory Specification: what is not absolute is ignored)."""
     for base, tail in ((environ.get(variable, ""), ""), (environ.get("HOME", ""), below_home)):
@@ -213,7 +195,7 @@ def _xdg(environ: Mapping[str, str], variable: str, below_home: str, name: str) 
     base = _xdg_base(environ, variable, below_home)
     if base is None:
         raise ConfigError(
-            f"HOME is not set, so there is no place for {name}; set {_PREFIX}{name.upper()} to a directory."
+            f"HOME is not set, so there is no place for {name}; set {PREFIX}{name.upper()} to a directory."
         )
     return base / "teepi"
 
@@ -224,101 +206,3 @@ def _default_upstream() -> str:
 
     parts = urlsplit(str(DEFAULT_INDEX))
     return urlunsplit((parts.scheme, parts.netloc, "/simple/", "", ""))
-
-
-# What values look like ------------------------------------------------------------------------------
-
-
-def _listen(value: str | list[object]) -> tuple[tuple[str, int], ...]:
-    items = value if isinstance(value, (list, tuple)) else [value]
-    if not all(isinstance(item, str) for item in items):
-        raise ValueError("every address is a string")
-    addresses = [_address(text) for item in items for text in re.split(r"[,\s]+", str(item)) if text]
-    if not addresses:
-        raise ValueError("it names no address; write HOST:PORT")
-    return tuple(dict.fromkeys(addresses))
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-        try:
-            ipaddress.IPv6Address(host)
-        except ValueError:
-            raise ValueError(f"{host!r} is not an IPv6 address") from None
-    elif ":" in host:
-        raise ValueError("an IPv6 address stands in brackets, as in [::1]:3141")
-    elif not re.fullmatch(r"[A-Za-z0-9._-]+", host):
-        raise ValueError("write HOST:PORT, as in 127.0.0.1:3141, or 0.0.0.0:3141 for all interfaces")
-    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > _LARGEST_PORT:
-        raise ValueError(f"the port is a number from 0 (any free one) to {_LARGEST_PORT}")
-    return host, int(port)
-
-
-def _directory(value: str | Path) -> Path:
-    text = str(value)
-    if not text.strip() or "\0" in text:
-        raise ValueError("write the path of a directory")
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        raise ValueError("that home directory is unknown; write the whole path") from None
-
-
-def _switch(value: str | bool) -> bool:  # noqa: FBT001 - it parses one
-    text = str(value).strip().lower()
-    if text not in _TRUE | _FALSE:
-        raise ValueError("write true or false")
-    return text in _TRUE
-
-
-def _log_level(value: str) -> str:
-    level = value.strip().lower()
-    if level not in _LOG_LEVELS:
-        raise ValueError(f"write one of {', '.join(_LOG_LEVELS)}")
-    return level
-
-
-CONFIG_VARIABLE: Final = _PREFIX + "CONFIG"
-"""Names the file, as ``--config`` does; there is no such key in it."""
-
-_TOML_NAMES: Final = {str: "a string", list: "a list", int: "a whole number", float: "a number", bool: "true or false"}
-
-OPTIONS: Final = (
-    Option(
-        "listen",
-        _listen,
-        "HOST:PORT",
-        "address to listen on; may be given several times, port 0 is any free one",
-        "127.0.0.1:3141",
-        toml=(str, list),
-    ),
-    Option("upstream", parse_upstream, "URL", "root of the Simple API that root/pypi mirrors", "PyPI"),
-    Option(
-        "cache_dir",
-        _directory,
-        "DIR",
-        "where fetched files are kept; may be emptied at any time",
-        "$XDG_CACHE_HOME/teepi, else ~/.cache/teepi",
-    ),
-    Option(
-        "data_dir",
-        _directory,
-        "DIR",
-        "where users, private indexes and uploads are kept",
-        "$XDG_DATA_HOME/teepi, else ~/.local/share/teepi",
-    ),
-    Option(
-        "page_ttl",
-        parse_seconds,
-        "SECONDS",
-        "how long a page is served before upstream is asked whether it changed",
-        "600",
-        toml=(int, float),
-    ),
-    Option("offline", _switch, "", "never ask upstream: serve what is cached", "no", toml=(bool,)),
-    Option("synthesize_metadata", _switch, "", "offer core metadata out of wheels", "yes", toml=(bool,)),
-    Option("log_level", _log_level, "LEVEL", f"one of {', '.join(_LOG_LEVELS)}", "info"),
-)
-"""Every setting, in the order in which the help shows them."""

@@ -25,6 +25,8 @@ from teepi.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from teepi.config_file import ConfigFile, Section
+
 log = logging.getLogger(__name__)
 
 # Each of these is, or will be, a path of its own beside the indexes.
@@ -74,13 +76,14 @@ class IndexSettings:
         return (self.upstream, *self.more_mirrors) if self.upstream else ()
 
 
-def read_indexes(sections: object, file: Path, environ: Mapping[str, str]) -> dict[str, IndexSettings]:
+def read_indexes(file: ConfigFile, environ: Mapping[str, str]) -> dict[str, IndexSettings]:
     """Return the indexes of the section ``index`` of ``file``. Raises :class:`ConfigError`."""
+    sections = file.content.get("index", {})
     if not isinstance(sections, dict):
-        raise ConfigError(f'{file}: index is a section; write [index."user/name"] and an upstream below it.')
+        raise ConfigError(f'{file.at("index")} is a section; write [index."user/name"] and an upstream below it.')
     indexes = {}
     for name, section in sections.items():
-        where = f'{file}: [index."{name}"]'
+        where = file.section("index", name)
         _check_name(name, where)
         if not isinstance(section, dict) or not {"upstream", "bases"} & set(section):
             raise ConfigError(
@@ -91,9 +94,9 @@ def read_indexes(sections: object, file: Path, environ: Mapping[str, str]) -> di
             if key in keys:
                 continue
             if key in (*_BASES_KEYS, *_UPSTREAM_KEYS):
-                raise ConfigError(f"{where}: {key} and {keys[0]} exclude each other; remove one of them.")
-            raise ConfigError(f"{where}: the key {key!r} is unknown; {nearest(key, keys)} or remove it.")
-        indexes[name] = _made_of(section, where) if "bases" in section else _mirror(section, where, file, environ)
+                raise ConfigError(f"{where.at(key)} and {keys[0]} exclude each other; remove one of them.")
+            raise ConfigError(f"{where.at(key)} is no key of an index; {nearest(key, keys)} or remove it.")
+        indexes[name] = _made_of(section, where) if "bases" in section else _mirror(section, where, environ)
     return indexes
 
 
@@ -103,64 +106,66 @@ _UPSTREAM_KEYS: Final = (
 _BASES_KEYS: Final = ("bases", "merge")
 
 
-def _mirror(section: Mapping[str, Any], where: str, file: Path, environ: Mapping[str, str]) -> IndexSettings:
+def _mirror(section: Mapping[str, Any], where: Section, environ: Mapping[str, str]) -> IndexSettings:
     upstream = section["upstream"]
     urls = upstream if isinstance(upstream, list) else [upstream]
     if not urls or not all(isinstance(url, str) for url in urls):
         raise ConfigError(
-            f"{where} upstream = {shown(upstream)} has the wrong type; write a string, or a list of them."
+            f"{where.at('upstream')} = {shown(upstream)} has the wrong type; write a string, or a list of them."
         )
     mirrors = []
     for url in urls:
         try:
             mirrors.append(parse_upstream(url))
         except ValueError as error:
-            raise ConfigError(f"{where} upstream = {shown(url)} cannot be used: {error}.") from None
+            raise ConfigError(f"{where.at('upstream')} = {shown(url)} cannot be used: {error}.") from None
     credentials = _credentials(section, where, environ)
     if credentials is not None:
         mirrors = [_with_credentials(url, credentials) for url in mirrors]
     page_ttl = section.get("page_ttl")
     if page_ttl is not None:
         if isinstance(page_ttl, bool) or not isinstance(page_ttl, (int, float)):
-            raise ConfigError(f"{where} page_ttl = {shown(page_ttl)} has the wrong type; write a number.")
+            raise ConfigError(f"{where.at('page_ttl')} = {shown(page_ttl)} has the wrong type; write a number.")
         try:
             page_ttl = parse_seconds(page_ttl)
         except ValueError as error:
-            raise ConfigError(f"{where} page_ttl = {shown(page_ttl)} cannot be used: {error}.") from None
+            raise ConfigError(f"{where.at('page_ttl')} = {shown(page_ttl)} cannot be used: {error}.") from None
     allow_private = section.get("allow_private", False)
     if not isinstance(allow_private, bool):
-        raise ConfigError(f"{where} allow_private = {shown(allow_private)} has the wrong type; write true or false.")
+        raise ConfigError(
+            f"{where.at('allow_private')} = {shown(allow_private)} has the wrong type; write true or false."
+        )
     return IndexSettings(
         mirrors[0],
         tuple(mirrors[1:]),
         page_ttl,
         _headers(section.get("headers", {}), where, has_credentials="username" in section),
-        _ca_file(section.get("ca_file"), where, file),
+        _ca_file(section.get("ca_file"), where),
         _proxy(section.get("proxy"), where),
         allow_private,
     )
 
 
-def _credentials(section: Mapping[str, Any], where: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
+def _credentials(section: Mapping[str, Any], where: Section, environ: Mapping[str, str]) -> tuple[str, str] | None:
     """Return user name and password of the section; no message shows them."""
     for key in ("username", "password", "password_env"):
         if key in section and not isinstance(section[key], str):
-            raise ConfigError(f"{where} {key} has the wrong type; write a string.")
+            raise ConfigError(f"{where.at(key)} has the wrong type; write a string.")
     if "password" in section and "password_env" in section:
-        raise ConfigError(f"{where}: password and password_env say the same thing twice; remove one of them.")
+        raise ConfigError(f"{where.at('password_env')} and password say the same thing twice; remove one of them.")
     if "username" not in section:
         for key in ("password", "password_env"):
             if key in section:
-                raise ConfigError(f"{where}: {key} needs a username; add one.")
+                raise ConfigError(f"{where.at(key)} needs a username; add one.")
         return None
     password = section.get("password", "")
     if "password_env" in section:
         variable = section["password_env"]
         if variable not in environ:
-            raise ConfigError(f"{where} password_env: the environment variable {variable!r} is not set; set it.")
+            raise ConfigError(f"{where.at('password_env')}: the environment variable {variable!r} is not set; set it.")
         password = environ[variable]
     if ":" in section["username"]:  # RFC 7617, 2
-        raise ConfigError(f"{where}: a username has no colon.")
+        raise ConfigError(f"{where.at('username')}: a username has no colon.")
     return section["username"], password
 
 
@@ -173,34 +178,36 @@ def _with_credentials(url: str, credentials: tuple[str, str]) -> str:
     return urlunsplit(parts._replace(netloc=f"{user}:{password}@{parts.netloc}"))
 
 
-def _headers(value: object, where: str, *, has_credentials: bool) -> Mapping[str, str]:
+def _headers(value: object, where: Section, *, has_credentials: bool) -> Mapping[str, str]:
     if not isinstance(value, dict):
-        raise ConfigError(f'{where} headers has the wrong type; write a table such as {{ X-Team = "a" }}.')
+        raise ConfigError(f'{where.at("headers")} has the wrong type; write a table such as {{ X-Team = "a" }}.')
     for name, text in value.items():
         if not _HEADER_NAME.fullmatch(name) or name.lower() in _OUR_HEADERS:
-            raise ConfigError(f"{where} headers: {name!r} cannot be set; remove it.")
+            raise ConfigError(f"{where.at('headers')}: {name!r} cannot be set; remove it.")
         if name.lower() == "authorization" and has_credentials:
-            raise ConfigError(f"{where} headers: Authorization and username exclude each other; remove one of them.")
+            raise ConfigError(
+                f"{where.at('headers')}: Authorization and username exclude each other; remove one of them."
+            )
         if not isinstance(text, str) or not (text.isascii() and text.isprintable()):
-            raise ConfigError(f"{where} headers: the value of {name} is no string of printable ASCII characters.")
+            raise ConfigError(f"{where.at('headers')}: the value of {name} is no string of printable ASCII characters.")
     return MappingProxyType(dict(value))
 
 
-def _ca_file(value: object, where: str, file: Path) -> Path | None:
+def _ca_file(value: object, where: Section) -> Path | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise ConfigError(f"{where} ca_file = {shown(value)} has the wrong type; write the path of a PEM file.")
+        raise ConfigError(f"{where.at('ca_file')} = {shown(value)} has the wrong type; write the path of a PEM file.")
     try:
-        path = (file.parent / Path(value).expanduser()).absolute()
+        path = (where.file.path.parent / Path(value).expanduser()).absolute()
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except (OSError, RuntimeError) as error:  # ssl.SSLError is an OSError
         reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{where} ca_file = {value!r} cannot be read as certificates: {reason}.") from None
+        raise ConfigError(f"{where.at('ca_file')} = {value!r} cannot be read as certificates: {reason}.") from None
     return path
 
 
-def _proxy(value: object, where: str) -> str | None:
+def _proxy(value: object, where: Section) -> str | None:
     if value is None or value == "":
         return value
     try:
@@ -209,25 +216,27 @@ def _proxy(value: object, where: str) -> str | None:
         return parse_upstream(value)
     except ValueError:
         raise ConfigError(
-            f'{where} proxy = {shown(value)} cannot be used: write a URL such as http://proxy.example:3128, or "".'
+            f'{where.at("proxy")} = {shown(value)} cannot be used: write a URL, http://proxy.example:3128, or "".'
         ) from None
 
 
-def _made_of(section: Mapping[str, Any], where: str) -> IndexSettings:
+def _made_of(section: Mapping[str, Any], where: Section) -> IndexSettings:
     lists = {}
     for key in _BASES_KEYS:
         value = section.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise ConfigError(f"{where} {key} = {shown(value)} has the wrong type; write a list of names.")
+            raise ConfigError(f"{where.at(key)} = {shown(value)} has the wrong type; write a list of names.")
         lists[key] = value
     if not lists["bases"]:
-        raise ConfigError(f"{where} bases is empty; name the indexes that it is made of.")
+        raise ConfigError(f"{where.at('bases')} is empty; name the indexes that it is made of.")
     if len(set(lists["bases"])) < len(lists["bases"]):
-        raise ConfigError(f"{where} bases = {shown(lists['bases'])} names an index twice; remove one.")
+        raise ConfigError(f"{where.at('bases')} = {shown(lists['bases'])} names an index twice; remove one.")
     try:
         merge = frozenset(canonicalize_name(name, validate=True) for name in lists["merge"])
     except InvalidName:
-        raise ConfigError(f"{where} merge = {shown(lists['merge'])} has what is not the name of a project.") from None
+        raise ConfigError(
+            f"{where.at('merge')} = {shown(lists['merge'])} has what is not the name of a project."
+        ) from None
     return IndexSettings(bases=tuple(lists["bases"]), merge=merge)
 
 
@@ -284,7 +293,7 @@ def with_netrc(indexes: Mapping[str, IndexSettings], environ: Mapping[str, str])
     }
 
 
-def _check_name(name: str, where: str) -> None:
+def _check_name(name: str, where: Section) -> None:
     user, slash, index = name.partition("/")
     if not (slash and _NAME.fullmatch(user) and _NAME.fullmatch(index)):
         raise ConfigError(
@@ -302,6 +311,12 @@ def shown(value: object) -> str:
     """Return the value for a message, without the password of a URL."""
     shown_value = value if isinstance(value, (str, list, bool, int, float)) else str(value)
     return re.sub(r"//[^@\s'\"]*@", "//…@", repr(shown_value))
+
+
+def without_secrets(url: str) -> str:
+    """Return the URL with its user info replaced, since that may hold a password."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc="…@" + parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else url
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -105,7 +105,7 @@ def test_serve_interrupted_ends_quietly(
     """Ctrl-C during the start is no error to report."""
     serving(KeyboardInterrupt())
     assert cli.main(["serve", "--upstream", UPSTREAM]) == 130
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "\n")  # behind the ^C that the terminal shows
 
 
 def test_serve_wrong_setting_says_one_sentence(
@@ -120,10 +120,8 @@ def test_serve_wrong_setting_says_one_sentence(
 
 @pytest.mark.parametrize("argv", [["sreve"], ["serve", "--page-tt=soon"], ["serve", "--listen"], ["--verzion"]])
 def test_main_wrong_flag_is_one_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Argparse's errors come without its usage; a flag is never completed."""
-    with pytest.raises(SystemExit) as caught:
-        cli.main(argv)
-    assert caught.value.code == 2
+    """Errors come without the usage; a flag is never completed."""
+    assert cli.main(argv) == 2
     err = capsys.readouterr().err
     assert err.startswith("teepi: ")
     assert err.count("\n") == 1
@@ -137,9 +135,7 @@ def test_main_without_command_prints_help(capsys: pytest.CaptureFixture[str]) ->
 
 def test_help_names_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     """The help is complete without reading the documentation."""
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["serve", "--help"])
-    assert caught.value.code == 0
+    assert cli.main(["serve", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     for option in config.OPTIONS:
         assert option.flag in text

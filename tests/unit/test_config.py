@@ -250,10 +250,10 @@ def test_load_unknown_variable_is_refused_with_the_nearest(home: dict[str, str],
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("page-ttl = 3", "the key 'page-ttl' is unknown; write 'page_ttl'"),
-        ("[indexes.x]", "the section 'indexes' is unknown; write 'index'"),
+        ("page-ttl = 3", "line 1: page-ttl is no key of teepi; write 'page_ttl'"),
+        ("[indexes.x]", "line 1: indexes is no section of teepi; write 'index'"),
         ("zzz = 1", "write one of listen, upstream,"),
-        ("config = 'x'", "the key 'config' is unknown"),
+        ("config = 'x'", "line 1: config is no key of teepi"),
         ("page_ttl = '3'", "page_ttl = '3' has the wrong type; write a whole number or a number"),
         ("page_ttl = true", "has the wrong type"),
         ("page_ttl = -1", "page_ttl = -1 cannot be used"),

@@ -1,0 +1,189 @@
+"""Every setting once: its name, what its values look like, and what is said of it.
+
+``page_ttl`` is the flag ``--page-ttl``, the variable ``TEEPI_PAGE_TTL`` and the key ``page_ttl``. Where values
+come from and which place wins is ``config``'s job. Nothing is created, connected to or printed here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from teepi.index_settings import parse_seconds, parse_upstream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PREFIX: Final = "TEEPI_"
+"""Of every variable."""
+_LARGEST_PORT: Final = 65535
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting in all its places."""
+
+    name: str
+    parse: Callable[[Any], Any]
+    """Value from text, or from TOML where that has a type of its own; raises ValueError saying what is expected."""
+    metavar: str
+    help: str
+    default: str
+    """For people."""
+    toml: tuple[type, ...] = (str,)
+    """Types of the key's value."""
+    example: str = '""'
+    """The key's value in the file that ``teepi config init`` writes, in TOML."""
+    reloads: bool = False
+    """Whether SIGHUP brings a new value into a running server."""
+
+    @property
+    def flag(self) -> str:
+        """As typed on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """As set in the environment."""
+        return PREFIX + self.name.upper()
+
+
+# What values look like ------------------------------------------------------------------------------
+
+
+def _listen(value: str | list[object]) -> tuple[tuple[str, int], ...]:
+    items = value if isinstance(value, (list, tuple)) else [value]
+    if not all(isinstance(item, str) for item in items):
+        raise ValueError("every address is a string")
+    addresses = [_address(text) for item in items for text in re.split(r"[,\s]+", str(item)) if text]
+    if not addresses:
+        raise ValueError("it names no address; write HOST:PORT")
+    return tuple(dict.fromkeys(addresses))
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise ValueError(f"{host!r} is not an IPv6 address") from None
+    elif ":" in host:
+        raise ValueError("an IPv6 address stands in brackets, as in [::1]:3141")
+    elif not re.fullmatch(r"[A-Za-z0-9._-]+", host):
+        raise ValueError("write HOST:PORT, as in 127.0.0.1:3141, or 0.0.0.0:3141 for all interfaces")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > _LARGEST_PORT:
+        raise ValueError(f"the port is a number from 0 (any free one) to {_LARGEST_PORT}")
+    return host, int(port)
+
+
+def _directory(value: str | Path) -> Path:
+    text = str(value)
+    if not text.strip() or "\0" in text:
+        raise ValueError("write the path of a directory")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("that home directory is unknown; write the whole path") from None
+
+
+def _switch(value: str | bool) -> bool:  # noqa: FBT001 - it parses one
+    text = str(value).strip().lower()
+    if text not in _TRUE | _FALSE:
+        raise ValueError("write true or false")
+    return text in _TRUE
+
+
+def _log_level(value: str) -> str:
+    level = value.strip().lower()
+    if level not in _LOG_LEVELS:
+        raise ValueError(f"write one of {', '.join(_LOG_LEVELS)}")
+    return level
+
+
+CONFIG_VARIABLE: Final = PREFIX + "CONFIG"
+"""Names the file, as ``--config`` does; there is no such key in it."""
+
+OPTIONS: Final = (
+    Option(
+        "listen",
+        _listen,
+        "HOST:PORT",
+        "address to listen on; may be given several times, port 0 is any free one",
+        "127.0.0.1:3141",
+        toml=(str, list),
+        example='["127.0.0.1:3141"]',
+    ),
+    Option(
+        "upstream",
+        parse_upstream,
+        "URL",
+        "root of the Simple API that root/pypi mirrors",
+        "PyPI",
+        example='"https://index.example/simple/"',
+        reloads=True,
+    ),
+    Option(
+        "cache_dir",
+        _directory,
+        "DIR",
+        "where fetched files are kept; may be emptied at any time",
+        "$XDG_CACHE_HOME/teepi, else ~/.cache/teepi",
+        example='"~/.cache/teepi"',
+    ),
+    Option(
+        "data_dir",
+        _directory,
+        "DIR",
+        "where users, private indexes and uploads are kept",
+        "$XDG_DATA_HOME/teepi, else ~/.local/share/teepi",
+        example='"~/.local/share/teepi"',
+    ),
+    Option(
+        "page_ttl",
+        parse_seconds,
+        "SECONDS",
+        "how long a page is served before upstream is asked whether it changed",
+        "600",
+        toml=(int, float),
+        example="600",
+        reloads=True,
+    ),
+    Option(
+        "offline",
+        _switch,
+        "",
+        "never ask upstream: serve what is cached",
+        "no",
+        toml=(bool,),
+        example="false",
+        reloads=True,
+    ),
+    Option(
+        "synthesize_metadata",
+        _switch,
+        "",
+        "offer core metadata out of wheels",
+        "yes",
+        toml=(bool,),
+        example="true",
+        reloads=True,
+    ),
+    Option(
+        "log_level",
+        _log_level,
+        "LEVEL",
+        f"one of {', '.join(_LOG_LEVELS)}",
+        "info",
+        example='"info"',
+        reloads=True,
+    ),
+)
+"""Every setting, in the order in which the help shows them."""

@@ -26,6 +26,10 @@ class ConfigError(TeepiError):
     """A flag, variable or configuration key is wrong; the process does not start."""
 
 
+class BadInput(TeepiError):
+    """A file or a word that a command was given cannot be used."""
+
+
 class BadRequest(TeepiError):
     """The request target or a header cannot be read."""
 

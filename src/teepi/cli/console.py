@@ -55,6 +55,13 @@ def effective(arguments: dict[str, Any]) -> config.Effective:
     return config.trace(arguments, os.environ)
 
 
+def server_url(settings: config.Settings) -> str:
+    """Return where a teepi with these settings is reached from this machine."""
+    host, port = settings.listen[0]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def _flag(option: config.Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     text = f"{option.help[:1].upper()}{option.help[1:]}. (default: {option.default})"
     if bool in option.toml:  # None where not given, so that --no-offline goes before a variable

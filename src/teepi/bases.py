@@ -18,20 +18,19 @@ from teepi.pages import Freshness
 from teepi.store import StoredPage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from teepi.index_settings import IndexSettings
+    from teepi.live import Live
     from teepi.pages import Page, Pages
 
 
 class Bases:
     """The page of a project in any index, one made of others included."""
 
-    def __init__(self, settings: Mapping[str, IndexSettings], pages: Pages, *, offline: bool = False) -> None:
-        """Answer for all indexes of ``settings``; their bases go in no circle."""
-        self._settings = settings
+    def __init__(self, live: Live, pages: Pages) -> None:
+        """Answer for all indexes of the settings; their bases go in no circle."""
+        self._live = live
         self._pages = pages
-        self._offline = offline
 
     async def get(self, index: str, project: str, *, newer_than: float | None = None) -> tuple[Page, Freshness]:
         """Return the page of ``project`` (normalised) as :meth:`Pages.get` does, and raise what that raises.
@@ -39,8 +38,8 @@ class Bases:
         :class:`NotFound` means that every base says so; any other error of a base that comes before the owner is
         raised as it is.
         """
-        settings = self._settings[index]
-        if not settings.bases or self._offline:  # offline nobody can be asked again: what was decided last stands
+        settings = self._live.indexes[index]
+        if not settings.bases or self._live.offline:  # offline nobody can be asked again: what was decided last stands
             return await self._pages.get(index, project, newer_than=newer_than)
         owners: list[Page] = []
         freshness = Freshness.HIT

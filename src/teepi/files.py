@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from teepi.download import Registry
     from teepi.http_semantics import RangeRequest
     from teepi.limits import Limits
+    from teepi.live import Live
     from teepi.metrics import Metrics
     from teepi.model import FileKey, FileRecord
     from teepi.source import Source, SourceHead, SourceStream
@@ -114,10 +115,9 @@ class Files:
         scope: TaskScope,
         limits: Limits,
         metrics: Metrics,
-        *,
-        offline: bool = False,
+        live: Live,
     ) -> None:
-        """Serve from ``store`` and fetch from the upstream of each index in ``scope``, unless ``offline``."""
+        """Serve from ``store`` and fetch from the upstream of each index in ``scope``, unless offline."""
         self._store = store
         self._catalog = catalog
         self._registry = registry
@@ -125,7 +125,7 @@ class Files:
         self._scope = scope
         self._limits = limits
         self._metrics = metrics
-        self._offline = offline
+        self._live = live
         self.extraction: Extraction | None = None
         """Gives the files whose record names a ``wheel``; it uses this service, hence is set after."""
         self._wrong: dict[FileKey, _Wrong] = {}
@@ -171,7 +171,7 @@ class Files:
         return Opened(body, cursor, outcome)
 
     def _start(self, record: FileRecord) -> Download:
-        if self._offline and not self._is_at_hand(record.wheel):
+        if self._live.offline and not self._is_at_hand(record.wheel):
             msg = f"teepi runs offline and {record.filename} is not in its cache."
             raise Offline(msg)
         wrong = self._wrong.get(record.key)
@@ -300,7 +300,7 @@ class Files:
                 return self.facts(record, opened)
             finally:
                 opened.close()
-        if self._offline:
+        if self._live.offline:
             msg = f"teepi runs offline and {record.filename} is not in its cache."
             raise Offline(msg)
         head: SourceHead = await self._upstreams[record.index].head(record.url)
@@ -362,7 +362,7 @@ class Files:
         Yields None when upstream does not answer exactly that range: look again, then join. Raises
         :class:`RangeNotSatisfiable`, :class:`Offline`, or upstream's error.
         """
-        if self._offline:
+        if self._live.offline:
             msg = f"teepi runs offline and {record.filename} is not in its cache."
             raise Offline(msg)
         self._metrics.passed_ranges += 1

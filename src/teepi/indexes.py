@@ -16,11 +16,11 @@ from teepi.pages import Freshness
 from teepi.simple_api import project_of_filename
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from teepi.catalog import Catalog
-    from teepi.index_settings import IndexSettings
     from teepi.limits import Limits
+    from teepi.live import Live
     from teepi.metadata import CoreMetadata
     from teepi.model import FileRecord
     from teepi.pages import Page, Pages
@@ -34,27 +34,24 @@ class Indexes:
 
     def __init__(
         self,
-        settings: Mapping[str, IndexSettings],
+        live: Live,
         pages: Pages,
         catalog: Catalog,
         limits: Limits,
-        *,
-        core_metadata: CoreMetadata | None = None,
-        offline: bool = False,
+        core_metadata: CoreMetadata,
     ) -> None:
-        """Serve the indexes that ``settings`` names; ``core_metadata`` has what upstream has not."""
+        """Serve the indexes that the settings name; ``core_metadata`` has what upstream has not."""
         self._core_metadata = core_metadata
-        self._settings = settings
-        self._bases = Bases(settings, pages, offline=offline)
+        self._live = live
+        self._bases = Bases(live, pages)
         self._pages = pages
         self._catalog = catalog
         self._limits = limits
-        self._offline = offline
 
     def require(self, index: str) -> str:
         """Return ``index``, or raise :class:`NotFound` when there is none of that name."""
-        if index not in self._settings:
-            known = ", ".join(sorted(self._settings))
+        if index not in self._live.indexes:
+            known = ", ".join(sorted(self._live.indexes))
             msg = f"There is no index {index} here; this teepi serves {known}."
             raise NotFound(msg)
         return index
@@ -65,7 +62,7 @@ class Indexes:
 
     def require_list(self, index: str) -> str:
         """Return ``index`` when it has a list of all projects; one made of others raises :class:`NotFound`."""
-        bases = self._settings[self.require(index)].bases
+        bases = self._live.indexes[self.require(index)].bases
         if bases:
             msg = f"{index} is made of {', '.join(bases)}; ask each of them for its list of projects."
             raise NotFound(msg)
@@ -116,9 +113,9 @@ class Indexes:
 
         That this index has a record says that its own page links to the file; the base's alone would not do.
         """
-        if record is None or not self._settings[record.index].bases:
+        if record is None or not self._live.indexes[record.index].bases:
             return record
-        for base in self._settings[record.index].bases:
+        for base in self._live.indexes[record.index].bases:
             found = await self._at_base(await self._catalog.find(base, record.address))
             if found is not None and (found.url, found.digest) == (record.url, record.digest):
                 return found
@@ -138,7 +135,7 @@ class Indexes:
         found = await self._find_or_look(index, wanted, find, project)
         if found is not None:
             return found
-        if self._offline:
+        if self._live.offline:
             msg = f"teepi runs offline and does not know {wanted[:_SHOWN]}."
             raise Offline(msg)
         msg = f"No page of {index} links to {wanted[:_SHOWN]}."
@@ -161,7 +158,7 @@ class Indexes:
             return None
         await self._pages.remember(page)  # the catalogue may be lost, and its rebuilding not have come so far
         record = await self._find(wanted, find)
-        if record is None and freshness is Freshness.STALE and not self._offline:
+        if record is None and freshness is Freshness.STALE and not self._live.offline:
             msg = f"Upstream cannot be asked now whether the page of {project} links to {wanted[:_SHOWN]}. Try again."
             raise Unavailable(msg)
         return record
@@ -172,7 +169,7 @@ class Indexes:
             base = await find(wanted.removesuffix(METADATA))
             if base is not None and base.metadata:
                 return metadata_of(base)
-            if base is not None and self._core_metadata is not None:
+            if base is not None and self._live.synthesize_metadata:
                 return await self._core_metadata.record(base)
         return record
 

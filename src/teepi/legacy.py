@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from teepi.limits import Limits
+    from teepi.live import Live
     from teepi.pages import Page
     from teepi.store import PageStore
     from teepi.tasks import TaskScope
@@ -64,17 +65,14 @@ class Legacy:
         store: PageStore,
         scope: TaskScope,
         limits: Limits,
-        *,
-        ttl_seconds: float,
-        offline: bool = False,
+        live: Live,
     ) -> None:
         """``upstreams`` are those of ``pages``; ``store`` is a place of its own for the documents."""
         self._upstreams = upstreams
         self._store = store
         self._scope = scope
         self._limits = limits
-        self._ttl_seconds = ttl_seconds
-        self._offline = offline
+        self._live = live
         self._asking = SingleFlight[_Document](scope)
         self._documents: OrderedDict[_Key, _Document] = OrderedDict()
         self._kept_bytes = 0
@@ -116,9 +114,10 @@ class Legacy:
         key = (index, project, version)
         document = await self._known(key, url)
         now = time.monotonic()
-        if document is not None and (self._offline or document.confirmed_at > now - self._ttl_seconds):
+        fresh_since = now - self._live.page_ttl_seconds(index)
+        if document is not None and (self._live.offline or document.confirmed_at > fresh_since):
             return document.stored if document.stored.body else None
-        if not self._offline and self._refused.get(key, 0.0) <= now:
+        if not self._live.offline and self._refused.get(key, 0.0) <= now:
             with contextlib.suppress(TeepiError, TimeoutError):  # what is there, or the page, serves as well
                 document = await self._asking.join(
                     key, lambda: self._revalidate(key, url, document), self._limits.page_patience_seconds

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from teepi.limits import Limits
+    from teepi.live import Live
     from teepi.store import ListStore, ListWriter, StoredList
     from teepi.tasks import TaskScope
     from teepi.upstream import Upstream, UpstreamPage
@@ -88,16 +89,13 @@ class ProjectLists:
         store: ListStore,
         scope: TaskScope,
         limits: Limits,
-        *,
-        ttl_seconds: float,
-        offline: bool = False,
+        live: Live,
     ) -> None:
         """``upstreams`` are those of ``pages``."""
         self._upstreams = upstreams
         self._store = store
         self._limits = limits
-        self._ttl_seconds = ttl_seconds
-        self._offline = offline
+        self._live = live
         self._lists: dict[str, StoredList] = {}
         self._confirmed: dict[str, float] = {}  # monotonic seconds of upstream's last answer
         self._failed: dict[str, float] = {}
@@ -118,13 +116,13 @@ class ProjectLists:
     async def _freshen(self, index: str) -> Freshness:
         """Ask upstream when it is time; return with a list there, or raise."""
         is_there = index in self._lists
-        if self._offline:
+        if self._live.offline:
             if not is_there:
                 msg = "teepi runs offline and has no project list; installers do not need one."
                 raise Offline(msg)
             return Freshness.HIT
         now = time.monotonic()
-        if is_there and self._confirmed[index] > now - self._ttl_seconds:
+        if is_there and self._confirmed[index] > now - self._live.page_ttl_seconds(index):
             return Freshness.HIT
         if is_there and self._failed.get(index, -self._limits.absent_seconds) > now - self._limits.absent_seconds:
             return Freshness.STALE

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from teepi.catalog import Catalog
     from teepi.http_semantics import PageFormat
     from teepi.limits import Limits
+    from teepi.live import Live
     from teepi.metrics import Metrics
     from teepi.store import PageStore
     from teepi.tasks import TaskScope
@@ -95,23 +96,16 @@ class Pages:
         scope: TaskScope,
         limits: Limits,
         metrics: Metrics,
-        *,
-        ttl_seconds: float,
-        ttls_seconds: Mapping[str, float] | None = None,
-        offline: bool = False,
-        synthesize_metadata: bool = True,
+        live: Live,
     ) -> None:
-        """``upstreams`` by index; ``ttls_seconds`` of those that have their own."""
-        self._synthesize_metadata = synthesize_metadata
+        """``upstreams`` by index."""
         self._upstreams = upstreams
         self._store = store
         self._catalog = catalog
         self._scope = scope
         self._limits = limits
         self._metrics = metrics
-        self._ttl_seconds = ttl_seconds
-        self._ttls_seconds = dict(ttls_seconds or {})
-        self._offline = offline
+        self._live = live
         self._pages: OrderedDict[tuple[str, str], Page] = OrderedDict()
         self._kept_bytes = 0
         self._absent: OrderedDict[tuple[str, str], float] = OrderedDict()
@@ -129,13 +123,13 @@ class Pages:
         """
         key = (index, project)
         page = await self._known(key)
-        if self._offline:
+        if self._live.offline:
             if page is None:
                 msg = f"teepi runs offline and has no page of {project}."
                 raise Offline(msg)
             return page, self._count(Freshness.HIT)
         now = time.monotonic()
-        oldest = now - self._ttls_seconds.get(index, self._ttl_seconds) if newer_than is None else newer_than
+        oldest = now - self._live.page_ttl_seconds(index) if newer_than is None else newer_than
         if page is not None and page.confirmed_at > oldest:
             return page, self._count(Freshness.HIT)
         absent_at = self._absent.get(key)
@@ -358,7 +352,7 @@ class Pages:
 
     async def _core_metadata(self, page: Page) -> Mapping[str, str] | None:
         """Return what was read out of the project's wheels, or None when none is ever looked into."""
-        if not self._synthesize_metadata:
+        if not self._live.synthesize_metadata:
             return None
         known, learnt = page.core_metadata, page.learnt
         if known is None:
@@ -366,6 +360,14 @@ class Pages:
             if learnt == page.learnt:
                 page.core_metadata = known
         return known
+
+    def forget_variants(self) -> None:
+        """Render all pages anew when they are next asked for: what they show depends on settings that changed."""
+        for page in self._pages.values():
+            self._kept_bytes -= page.kept_bytes
+            page.variants.clear()
+            page.learnt += 1
+            self._kept_bytes += page.kept_bytes
 
     def forget_core_metadata(self, project: str) -> None:
         """Look again at what is known of the wheels of ``project``, in all indexes: that has changed."""

@@ -19,12 +19,14 @@ import uvloop
 from teepi import __version__, maintenance
 from teepi.catalog import Catalog
 from teepi.download import Registry
-from teepi.errors import StoreError
+from teepi.errors import StoreError, TeepiError
 from teepi.files import Files
+from teepi.index_settings import IndexSettings
 from teepi.indexes import DEFAULT_INDEX, Indexes
 from teepi.legacy import Legacy
 from teepi.limits import Limits
 from teepi.lists import ProjectLists
+from teepi.live import Live
 from teepi.metadata import CoreMetadata
 from teepi.metrics import Metrics
 from teepi.pages import Pages
@@ -40,6 +42,8 @@ from teepi.web.send import Senders
 from teepi.web.simple import PageHandlers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from teepi.config import Settings
 
 log = logging.getLogger(__name__)
@@ -58,13 +62,16 @@ class Server:
 
     def __init__(self, settings: Settings, limits: Limits | None = None) -> None:
         """Do nothing yet."""
-        self.settings = settings
+        self.live = Live(settings)
         self.limits = limits or Limits()
         self.metrics = Metrics()
         self.addresses: list[tuple[str, int]] = []
         """Host and port of each listening socket, once started."""
         self.registry = Registry()
         self._undo = contextlib.AsyncExitStack()
+        self._upstreams: dict[str, Upstream] = {}
+        self._connected: list[Upstream] = []
+        self._pages: Pages | None = None
         self._http: connection.Server | None = None
         self._listeners: list[asyncio.Server] = []
 
@@ -77,7 +84,8 @@ class Server:
             raise
 
     async def _start(self) -> None:
-        settings, limits, undo = self.settings, self.limits, self._undo
+        live, limits, undo = self.live, self.limits, self._undo
+        settings = live.settings
         with contextlib.suppress(OSError):  # precious files come later; the place is kept for them
             settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         store = await asyncio.to_thread(Store, settings.cache_dir)
@@ -87,57 +95,32 @@ class Server:
             log.warning("%s", store.problem)
         catalog = await asyncio.to_thread(Catalog.open, store.catalog_path)
         undo.push_async_callback(catalog.close)
-        upstreams = {}
+        upstreams = self._upstreams
+        undo.push_async_callback(self._disconnect)
         for name, index in settings.indexes.items():
-            if index.upstream:
-                upstreams[name] = Upstream(index, limits, self.metrics)
-                undo.push_async_callback(upstreams[name].aclose)
+            self._connect(name, index)
         scope = TaskScope()
         lists = ProjectLists(
             upstreams,
             ListStore(store.lists_path),
             scope,
             limits,
-            ttl_seconds=settings.page_ttl_seconds,
-            offline=settings.offline,
+            live,
         )
         undo.callback(lists.close)
         undo.push_async_callback(scope.aclose)
         page_store = PageStore(store.pages_path, store.committing)
-        pages = Pages(
-            upstreams,
-            page_store,
-            catalog,
-            scope,
-            limits,
-            self.metrics,
-            ttl_seconds=settings.page_ttl_seconds,
-            ttls_seconds={
-                name: index.page_ttl_seconds
-                for name, index in settings.indexes.items()
-                if index.page_ttl_seconds is not None
-            },
-            offline=settings.offline,
-            synthesize_metadata=settings.synthesize_metadata,
-        )
+        pages = self._pages = Pages(upstreams, page_store, catalog, scope, limits, self.metrics, live)
         legacy = Legacy(
             upstreams,
             PageStore(store.legacy_path, store.committing),
             scope,
             limits,
-            ttl_seconds=settings.page_ttl_seconds,
-            offline=settings.offline,
+            live,
         )
-        files = Files(store, catalog, self.registry, upstreams, scope, limits, self.metrics, offline=settings.offline)
+        files = Files(store, catalog, self.registry, upstreams, scope, limits, self.metrics, live)
         files.extraction = core_metadata = CoreMetadata(files, pages, catalog, scope, limits)
-        indexes = Indexes(
-            settings.indexes,
-            pages,
-            catalog,
-            limits,
-            core_metadata=core_metadata if settings.synthesize_metadata else None,
-            offline=settings.offline,
-        )
+        indexes = Indexes(live, pages, catalog, limits, core_metadata)
         senders = Senders(limits, self.metrics)
         undo.callback(senders.close)
 
@@ -161,12 +144,37 @@ class Server:
         scope.start(maintenance.recover(store, page_store, catalog, limits), name="recovery")
         scope.start(maintenance.flush_forever(catalog), name="flushing access times")
 
+    def _connect(self, name: str, index: IndexSettings) -> None:
+        """Make the upstream of an index, in the place of a former one; that one's transfers go on to their end."""
+        if index.upstream:
+            self._upstreams[name] = Upstream(index, self.limits, self.metrics)
+            self._connected.append(self._upstreams[name])
+        else:
+            self._upstreams.pop(name, None)
+
+    async def _disconnect(self) -> None:
+        for upstream in self._connected:
+            await upstream.aclose()
+
+    def reload(self, settings: Settings) -> list[str]:
+        """Let other settings hold from now on; return the names of those that changed and need a restart."""
+        former = self.live.settings
+        kept = self.live.change(settings)
+        now = self.live.settings
+        for name in {**former.indexes, **now.indexes}:
+            if former.indexes.get(name) != now.indexes.get(name):
+                self._connect(name, now.indexes.get(name) or IndexSettings())
+        if self._pages is not None and former.synthesize_metadata != now.synthesize_metadata:
+            self._pages.forget_variants()
+        logging.getLogger().setLevel(now.log_level.upper())
+        return kept
+
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
         http = self._http
         if http is None:
             return
-        for host, port in self.settings.listen:
+        for host, port in self.live.settings.listen:
             try:
                 listener = await loop.create_server(
                     http,
@@ -197,15 +205,15 @@ class Server:
         await self._undo.aclose()
 
 
-def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit status."""
+def run(settings: Settings, reread: Callable[[], Settings]) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit status. SIGHUP lets the settings hold that ``reread`` gives."""
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
-    return uvloop.run(_serve(settings))
+    return uvloop.run(_serve(settings, reread))
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, reread: Callable[[], Settings]) -> int:
     _raise_descriptor_limit()
     if not aiohttp.http_parser.HttpRequestParser.__module__.endswith("_http_parser"):
         log.warning("aiohttp runs without its C parser: teepi is slow. Reinstall aiohttp from a wheel.")
@@ -229,6 +237,7 @@ async def _serve(settings: Settings) -> int:
         waiting.cancel()
         return 0
     await starting
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, server, reread)
     _say_hello(server)
     await waiting
     ending = asyncio.ensure_future(server.stop())
@@ -244,9 +253,21 @@ async def _serve(settings: Settings) -> int:
     return 0
 
 
+def _reload(server: Server, reread: Callable[[], Settings]) -> None:
+    """Read all settings once more; a wrong one changes nothing."""
+    try:
+        kept = server.reload(reread())
+    except TeepiError as error:
+        log.error("The settings stay as they were: %s", error.message)  # noqa: TRY400 - one sentence
+        return
+    log.warning("The settings were read again.")
+    if kept:
+        log.warning("Only a restart brings a new %s.", ", ".join(kept))
+
+
 def _say_hello(server: Server) -> None:
     """Print where teepi listens and the lines to paste."""
-    settings = server.settings
+    settings = server.live.settings
     bases = [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in server.addresses]
     lines = [f"teepi {__version__} listens on {base}" for base in bases]
     if settings.offline:

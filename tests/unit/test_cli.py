@@ -36,7 +36,8 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception | int], list
     def replace_server(outcome: BaseException | int) -> list[config.Settings]:
         started: list[config.Settings] = []
 
-        def run(settings: config.Settings) -> int:
+        def run(settings: config.Settings, reread: Callable[[], config.Settings]) -> int:
+            assert reread() == settings
             started.append(settings)
             if isinstance(outcome, BaseException):
                 raise outcome

@@ -14,12 +14,14 @@ from teepi.errors import NotFound
 from teepi.http_semantics import PageFormat
 from teepi.index_settings import IndexSettings
 from teepi.limits import Limits
+from teepi.live import Live
 from teepi.metrics import Metrics
 from teepi.pages import Freshness, Pages
 from teepi.store import PageStore, StoredPage
 from teepi.tasks import TaskScope
 from teepi.upstream import Upstream as Client
 from tests.support.projects import JSON
+from tests.support.teepi import settings_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -59,7 +61,8 @@ async def pages(upstream: Upstream, store: SlowStore, tmp_path: Path) -> AsyncIt
     limits, metrics, scope = Limits(), Metrics(), TaskScope()
     catalog = Catalog.open(tmp_path / "catalog.sqlite3")
     client = Client(IndexSettings(upstream.index_url), limits, metrics)
-    yield Pages({INDEX: client}, store, catalog, scope, limits, metrics, ttl_seconds=600)
+    live = Live(settings_for(tmp_path, upstream.index_url))
+    yield Pages({INDEX: client}, store, catalog, scope, limits, metrics, live)
     await scope.aclose()
     await client.aclose()
     await catalog.close()

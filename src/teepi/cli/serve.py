@@ -16,4 +16,4 @@ def command(**arguments: Any) -> int:  # noqa: ANN401 - one for each setting
     settings = effective(arguments).settings
     from teepi.server import run  # noqa: PLC0415 - --help and wrong settings need not wait for aiohttp
 
-    return run(settings)
+    return run(settings, lambda: effective(arguments).settings)

@@ -1,0 +1,55 @@
+"""The settings as they hold at this moment: services ask here at each request, and a reload replaces them."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
+
+from teepi.options import OPTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from teepi.config import Settings
+    from teepi.index_settings import IndexSettings
+
+
+class Live:
+    """Settings that may change while the process runs."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Begin with ``settings``."""
+        self.settings = settings
+
+    @property
+    def offline(self) -> bool:
+        """Never ask upstream."""
+        return self.settings.offline
+
+    @property
+    def synthesize_metadata(self) -> bool:
+        """Read core metadata out of wheels where upstream has none."""
+        return self.settings.synthesize_metadata
+
+    @property
+    def indexes(self) -> Mapping[str, IndexSettings]:
+        """All indexes by name."""
+        return self.settings.indexes
+
+    def page_ttl_seconds(self, index: str) -> float:
+        """So long a page of ``index`` is served without asking upstream."""
+        own = self.settings.indexes[index].page_ttl_seconds if index in self.settings.indexes else None
+        return self.settings.page_ttl_seconds if own is None else own
+
+    def change(self, wanted: Settings) -> list[str]:
+        """Let ``wanted`` hold from now on, but for what needs a restart: return the names of those settings."""
+        fixed = [_field(wanted, option.name) for option in OPTIONS if not option.reloads]
+        kept = [name for name in fixed if getattr(wanted, name) != getattr(self.settings, name)]
+        self.settings = replace(wanted, **{name: getattr(self.settings, name) for name in fixed})
+        return kept
+
+
+def _field(settings: Settings, option: str) -> str:
+    """Return the field that has the option's value; a unit may stand behind its name."""
+    names = {field.name for field in fields(settings)}
+    return next(name for name in (option, f"{option}_seconds", f"{option}_bytes") if name in names)

@@ -9,14 +9,13 @@ import os
 import resource
 import signal
 import socket
-import sys
 import time
 from typing import TYPE_CHECKING, Final
 
 import aiohttp.http_parser
 import uvloop
 
-from teepi import __version__, maintenance
+from teepi import __version__, logs, maintenance
 from teepi.catalog import Catalog
 from teepi.download import Registry
 from teepi.errors import StoreError
@@ -199,9 +198,7 @@ class Server:
 
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
+    logs.configure(settings.log_level, settings.log_format, os.environ)
     return uvloop.run(_serve(settings))
 
 

@@ -11,8 +11,9 @@ import logging
 import re
 from typing import TYPE_CHECKING, Final
 
+from teepi import logs
 from teepi.errors import BadRequest, MethodNotAllowed, NotFound, TeepiError, Unavailable
-from teepi.http_semantics import decode_target
+from teepi.http_semantics import decode_target, shown_target
 from teepi.indexes import DEFAULT_INDEX
 from teepi.web import answers
 
@@ -87,19 +88,21 @@ class App:
 
     async def handle(self, request: BaseRequest) -> StreamResponse:
         """Answer one request."""
+        request_id = logs.begin_request(request.headers.get("X-Request-ID"))
         try:
             return await self._dispatch(request)
         except TeepiError as error:
-            return _answer(request, error)
+            return _answer(request, error, request_id)
         except OSError as error:
             if isinstance(error, ConnectionError) or request.transport is None:
                 raise  # the client has gone
-            log.error("%s %s: %s", request.method, request.raw_path[:200], error)  # noqa: TRY400 - one sentence
+            log.error("%s %s: %s", request.method, shown_target(request.raw_path), error)  # noqa: TRY400 - one sentence
             what = "has no file descriptor left" if error.errno in {errno.EMFILE, errno.ENFILE} else f"failed: {error}"
-            return _answer(request, Unavailable(f"teepi {what}; try again in a moment."))
+            return _answer(request, Unavailable(f"teepi {what}; try again in a moment."), request_id)
         except Exception as error:
-            log.exception("%s %s failed.", request.method, request.raw_path[:200])
-            return _answer(request, TeepiError(f"teepi failed on this request ({type(error).__name__}); see its log."))
+            log.exception("%s %s failed.", request.method, shown_target(request.raw_path))
+            failure = TeepiError(f"teepi failed on this request ({type(error).__name__}); see its log.")
+            return _answer(request, failure, request_id)
 
     async def _dispatch(self, request: BaseRequest) -> StreamResponse:
         path, _ = decode_target(request.raw_path)
@@ -123,13 +126,14 @@ async def _add_slash(request: BaseRequest, last: str) -> StreamResponse:
     return answers.redirect(f"{last}/", request.raw_path.partition("?")[2])
 
 
-def _answer(request: BaseRequest, error: TeepiError) -> StreamResponse:
+def _answer(request: BaseRequest, error: TeepiError, request_id: str) -> StreamResponse:
     """Answer ``error``; once a head has gone out, only breaking the connection is honest."""
     if request.writer.output_size > 0:
         if request.transport is not None:
             request.transport.abort()
         raise ConnectionResetError(error.message)
     response = answers.error(error)
+    response.headers["X-Request-ID"] = request_id  # what stands in the log; whoever complains can name it
     if isinstance(error, BadRequest):
         response.force_close()
     return response

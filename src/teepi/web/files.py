@@ -83,6 +83,7 @@ class FileHandlers:
             opened = self._files.open(record, position=first or 0)
         try:
             self._count(opened.outcome)
+            opened.answers()
             await self._files.ready(opened)
             facts = self._files.facts(record, opened)
             if wanted is not None and not if_range_allows(if_range, facts.etag, None):

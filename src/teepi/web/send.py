@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from aiohttp import HttpVersion11
 
 from teepi.errors import TeepiError
+from teepi.http_semantics import shown_target
 from teepi.watchdog import WatchedStream
 
 if TYPE_CHECKING:
@@ -138,14 +139,15 @@ class Senders:
         if request.method == "HEAD":
             return response
         left = length
-        watched = WatchedStream(stream, request.raw_path, self.limits)
+        target = shown_target(request.raw_path)
+        watched = WatchedStream(stream, target, self.limits)
         try:
             while left and (data := await watched.read()):
                 async with asyncio.timeout(self.limits.client_idle_seconds):
                     await response.write(data[:left])
                 left -= min(left, len(data))
         except (TeepiError, TimeoutError, ConnectionError) as error:
-            log.info("A range of %s ended short: %s", request.raw_path, error)
+            log.info("A range of %s ended short: %s", target, error)
         self.metrics.sent_bytes += length - left
         if left:
             self.metrics.short_bodies += 1

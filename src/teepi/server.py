@@ -19,16 +19,19 @@ from teepi import __version__, logs, maintenance
 from teepi.catalog import Catalog
 from teepi.download import Registry
 from teepi.errors import StoreError
+from teepi.exposition import Exposition, Gauges
 from teepi.files import Files
 from teepi.indexes import DEFAULT_INDEX, Indexes
 from teepi.legacy import Legacy
 from teepi.limits import Limits
 from teepi.lists import ProjectLists
+from teepi.loop_lag import LoopLag
 from teepi.metadata import CoreMetadata
 from teepi.metrics import Metrics
 from teepi.pages import Pages
-from teepi.store import ListStore, PageStore, Store
-from teepi.tasks import TaskScope
+from teepi.readiness import DISK_EVERY_SECONDS, ROWS_EVERY_SECONDS, Probe, Readiness
+from teepi.store import DiskState, ListStore, PageStore, Store
+from teepi.tasks import TaskScope, in_thread
 from teepi.upstream import Upstream, shown
 from teepi.web import connection
 from teepi.web.app import App
@@ -39,6 +42,8 @@ from teepi.web.send import Senders
 from teepi.web.simple import PageHandlers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from teepi.config import Settings
 
 log = logging.getLogger(__name__)
@@ -63,6 +68,7 @@ class Server:
         self.addresses: list[tuple[str, int]] = []
         """Host and port of each listening socket, once started."""
         self.registry = Registry()
+        self.readiness: Readiness | None = None
         self._undo = contextlib.AsyncExitStack()
         self._http: connection.Server | None = None
         self._listeners: list[asyncio.Server] = []
@@ -89,7 +95,7 @@ class Server:
         upstreams = {}
         for name, index in settings.indexes.items():
             if index.upstream:
-                upstreams[name] = Upstream(index, limits, self.metrics)
+                upstreams[name] = Upstream(index, limits, self.metrics, name=name)
                 undo.push_async_callback(upstreams[name].aclose)
         scope = TaskScope()
         lists = ProjectLists(
@@ -143,11 +149,13 @@ class Server:
         def problems() -> list[str]:
             return [sentence for sentence in (store.problem, catalog.problem) if sentence]
 
+        readiness, exposition = self._observe(store, catalog, pages, upstreams, scope, problems)
         app = App(
             PageHandlers(indexes, pages, lists, limits),
             FileHandlers(indexes, files, senders, self.metrics),
             LegacyHandlers(indexes, pages, legacy),
-            OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems),
+            OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems, readiness, exposition),
+            self.metrics,
         )
         self._http = connection.Server(
             app.handle,
@@ -159,6 +167,56 @@ class Server:
         await self._listen()
         scope.start(maintenance.recover(store, page_store, catalog, limits), name="recovery")
         scope.start(maintenance.flush_forever(catalog), name="flushing access times")
+
+    def _observe(
+        self,
+        store: Store,
+        catalog: Catalog,
+        pages: Pages,
+        upstreams: Mapping[str, Upstream],
+        scope: TaskScope,
+        problems: Callable[[], list[str]],
+    ) -> tuple[Readiness, Exposition]:
+        """Put together what is seen from outside."""
+        disk: Probe[DiskState] = Probe(
+            scope,
+            lambda: in_thread(store.probing, store.probe, self.limits.low_space_bytes),
+            every_seconds=DISK_EVERY_SECONDS,
+            name="probing the disk",
+        )
+        rows = Probe(scope, catalog.rows, every_seconds=ROWS_EVERY_SECONDS, name="counting rows")
+        self.readiness = Readiness(
+            scope,
+            disk,
+            upstreams,
+            catalogue_problem=lambda: catalog.problem,
+            circuit_wait_seconds=pages.circuit_wait_seconds,
+            offline=self.settings.offline,
+        )
+        lag = LoopLag(self.metrics.loop_lag)
+
+        def gauges() -> Gauges:
+            disk.refresh()  # for the next look: nothing waits here
+            rows.refresh()
+            downloads = list(self.registry)
+            files_cached, bytes_cached = catalog.totals
+            return Gauges(
+                in_flight_downloads=len(downloads),
+                in_flight_readers=sum(download.readers for download in downloads),
+                open_connections=0 if self._http is None else len(self._http.connections),
+                cache_files=files_cached,
+                cache_bytes=bytes_cached,
+                disk_free_bytes=None if disk.latest is None else disk.latest.free_bytes,
+                catalog_rows=rows.latest,
+                event_loop_lag_max_seconds=lag.max_seconds,
+                problems=len(problems()),
+                circuits_open={index: pages.circuit_wait_seconds(index) > 0 for index in upstreams},
+            )
+
+        exposition = Exposition(self.metrics, gauges)
+        self._undo.callback(exposition.close)
+        scope.start(lag.sample_forever(), name="sampling the event loop")
+        return self.readiness, exposition
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
@@ -185,6 +243,8 @@ class Server:
 
     async def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Take no more connections, let running answers end for ``drain_seconds``, keep partials, close."""
+        if self.readiness is not None:
+            self.readiness.is_draining = True
         for listener in self._listeners:
             listener.close()
         if self._http is not None:

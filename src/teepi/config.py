@@ -49,6 +49,8 @@ class Settings:
     """Advertise core metadata of wheels for which upstream has none, and read it out of them when asked."""
     log_level: str
     """``debug``, ``info``, ``warning`` or ``error``."""
+    log_format: str
+    """``text`` or ``json``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def trace(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Effective
         offline=values.get("offline", False),
         synthesize_metadata=values.get("synthesize_metadata", True),
         log_level=values.get("log_level", "info"),
+        log_format=values.get("log_format", "text"),
     )
     names = (*(option.name for option in OPTIONS), *indexes)
     return Effective(settings, path, MappingProxyType({name: origins.get(name, BY_DEFAULT) for name in names}))

@@ -63,6 +63,10 @@ class Download:
         self.failure: TeepiError | None = None
         self.abandoned: Callable[[], object] | None = None
         """Called when the download runs on a ring and its last reader has gone."""
+        self.clients = 0
+        """Requests that were answered from it."""
+        self.resumes = 0
+        """How often it was taken up again where it had stopped."""
         self._ring_offset = 0
         self._withheld_bytes = withheld_bytes
         self._before_newest = 0

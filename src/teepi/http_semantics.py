@@ -20,6 +20,7 @@ from teepi.errors import BadRequest, RangeNotSatisfiable
 # --- Request targets (RFC 9112, 3.2) ---
 
 _ABSOLUTE_FORM: Final = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
+_USER_INFO: Final = re.compile(r"(?<=://)[^/@]*@")
 _UNSAFE_PATH: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|(?:^|/)\.\.?(?:/|$)")
 
 
@@ -45,6 +46,11 @@ def decode_target(raw: str) -> tuple[str, str]:
     if _UNSAFE_PATH.search(path):
         raise BadRequest("The path of the request has a dot segment, a backslash or a control character in it.")
     return path, query
+
+
+def shown_target(raw_path: str) -> str:
+    """Return a request target as it may be logged: without query and user info, and not without end."""
+    return _USER_INFO.sub("", raw_path.partition("?")[0], count=1)[:200]
 
 
 def index_prefix(raw_path: str) -> str:

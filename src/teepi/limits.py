@@ -63,6 +63,9 @@ class Limits:
     send_batch: int = 32
     """Readers stepped per turn of the event loop (32 × 256 KiB is 2 to 4 ms)."""
 
+    low_space_bytes: int = 512 * MIB
+    """With less than this free on the disk of the cache ``/readyz`` says so: one large wheel more may not fit."""
+
     page_patience_seconds: float = 2.0
     """So long a request that has a stale page waits for the revalidation."""
     refresh_seconds: float = 3.0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from teepi.index_settings import parse_seconds, parse_upstream
+from teepi.logs import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,6 +109,13 @@ def _log_level(value: str) -> str:
     return level
 
 
+def _log_format(value: str) -> str:
+    name = value.strip().lower()
+    if name not in FORMATS:
+        raise ValueError(f"write one of {', '.join(FORMATS)}")
+    return name
+
+
 CONFIG_VARIABLE: Final = PREFIX + "CONFIG"
 """Names the file, as ``--config`` does; there is no such key in it."""
 
@@ -184,6 +192,14 @@ OPTIONS: Final = (
         "info",
         example='"info"',
         reloads=True,
+    ),
+    Option(
+        "log_format",
+        _log_format,
+        "FORMAT",
+        "how log lines are written: text for people, json for programs",
+        "text",
+        example='"text"',
     ),
 )
 """Every setting, in the order in which the help shows them."""

@@ -141,6 +141,10 @@ class Pages:
     def _breaker(self, index: str) -> Breaker:
         return self._breakers.setdefault(index, Breaker())
 
+    def circuit_wait_seconds(self, index: str) -> float:
+        """How long the upstream of ``index`` is left alone after failures; 0 when it may be asked."""
+        return self._breaker(index).wait_seconds(time.monotonic())
+
     def _begin_asking(self, key: tuple[str, str], page: Page | None) -> asyncio.Task[Page] | None:
         """Start the one request for a page; None while the upstream's circuit is open."""
         now = time.monotonic()

@@ -9,17 +9,17 @@ import os
 import resource
 import signal
 import socket
-import sys
 import time
 from typing import TYPE_CHECKING, Final
 
 import aiohttp.http_parser
 import uvloop
 
-from teepi import __version__, maintenance
+from teepi import __version__, logs, maintenance
 from teepi.catalog import Catalog
 from teepi.download import Registry
 from teepi.errors import StoreError, TeepiError
+from teepi.exposition import Exposition, Gauges
 from teepi.files import Files
 from teepi.index_settings import IndexSettings
 from teepi.indexes import DEFAULT_INDEX, Indexes
@@ -27,11 +27,13 @@ from teepi.legacy import Legacy
 from teepi.limits import Limits
 from teepi.lists import ProjectLists
 from teepi.live import Live
+from teepi.loop_lag import LoopLag
 from teepi.metadata import CoreMetadata
 from teepi.metrics import Metrics
 from teepi.pages import Pages
-from teepi.store import ListStore, PageStore, Store
-from teepi.tasks import TaskScope
+from teepi.readiness import DISK_EVERY_SECONDS, ROWS_EVERY_SECONDS, Probe, Readiness
+from teepi.store import DiskState, ListStore, PageStore, Store
+from teepi.tasks import TaskScope, in_thread
 from teepi.upstream import Upstream, shown
 from teepi.web import connection
 from teepi.web.app import App
@@ -42,7 +44,7 @@ from teepi.web.send import Senders
 from teepi.web.simple import PageHandlers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from teepi.config import Settings
 
@@ -68,6 +70,7 @@ class Server:
         self.addresses: list[tuple[str, int]] = []
         """Host and port of each listening socket, once started."""
         self.registry = Registry()
+        self.readiness: Readiness | None = None
         self._undo = contextlib.AsyncExitStack()
         self._upstreams: dict[str, Upstream] = {}
         self._connected: list[Upstream] = []
@@ -127,11 +130,13 @@ class Server:
         def problems() -> list[str]:
             return [sentence for sentence in (store.problem, catalog.problem) if sentence]
 
+        readiness, exposition = self._observe(store, catalog, pages, upstreams, scope, problems)
         app = App(
             PageHandlers(indexes, pages, lists, limits),
             FileHandlers(indexes, files, senders, self.metrics),
             LegacyHandlers(indexes, pages, legacy),
-            OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems),
+            OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems, readiness, exposition),
+            self.metrics,
         )
         self._http = connection.Server(
             app.handle,
@@ -147,7 +152,7 @@ class Server:
     def _connect(self, name: str, index: IndexSettings) -> None:
         """Make the upstream of an index, in the place of a former one; that one's transfers go on to their end."""
         if index.upstream:
-            self._upstreams[name] = Upstream(index, self.limits, self.metrics)
+            self._upstreams[name] = Upstream(index, self.limits, self.metrics, name=name)
             self._connected.append(self._upstreams[name])
         else:
             self._upstreams.pop(name, None)
@@ -168,6 +173,56 @@ class Server:
             self._pages.forget_variants()
         logging.getLogger().setLevel(now.log_level.upper())
         return kept
+
+    def _observe(
+        self,
+        store: Store,
+        catalog: Catalog,
+        pages: Pages,
+        upstreams: Mapping[str, Upstream],
+        scope: TaskScope,
+        problems: Callable[[], list[str]],
+    ) -> tuple[Readiness, Exposition]:
+        """Put together what is seen from outside."""
+        disk: Probe[DiskState] = Probe(
+            scope,
+            lambda: in_thread(store.probing, store.probe, self.limits.low_space_bytes),
+            every_seconds=DISK_EVERY_SECONDS,
+            name="probing the disk",
+        )
+        rows = Probe(scope, catalog.rows, every_seconds=ROWS_EVERY_SECONDS, name="counting rows")
+        self.readiness = Readiness(
+            scope,
+            disk,
+            upstreams,
+            catalogue_problem=lambda: catalog.problem,
+            circuit_wait_seconds=pages.circuit_wait_seconds,
+            offline=lambda: self.live.offline,
+        )
+        lag = LoopLag(self.metrics.loop_lag)
+
+        def gauges() -> Gauges:
+            disk.refresh()  # for the next look: nothing waits here
+            rows.refresh()
+            downloads = list(self.registry)
+            files_cached, bytes_cached = catalog.totals
+            return Gauges(
+                in_flight_downloads=len(downloads),
+                in_flight_readers=sum(download.readers for download in downloads),
+                open_connections=0 if self._http is None else len(self._http.connections),
+                cache_files=files_cached,
+                cache_bytes=bytes_cached,
+                disk_free_bytes=None if disk.latest is None else disk.latest.free_bytes,
+                catalog_rows=rows.latest,
+                event_loop_lag_max_seconds=lag.max_seconds,
+                problems=len(problems()),
+                circuits_open={index: pages.circuit_wait_seconds(index) > 0 for index in upstreams},
+            )
+
+        exposition = Exposition(self.metrics, gauges)
+        self._undo.callback(exposition.close)
+        scope.start(lag.sample_forever(), name="sampling the event loop")
+        return self.readiness, exposition
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
@@ -194,6 +249,8 @@ class Server:
 
     async def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Take no more connections, let running answers end for ``drain_seconds``, keep partials, close."""
+        if self.readiness is not None:
+            self.readiness.is_draining = True
         for listener in self._listeners:
             listener.close()
         if self._http is not None:
@@ -207,9 +264,7 @@ class Server:
 
 def run(settings: Settings, reread: Callable[[], Settings]) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status. SIGHUP lets the settings hold that ``reread`` gives."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
+    logs.configure(settings.log_level, settings.log_format, os.environ)
     return uvloop.run(_serve(settings, reread))
 
 

@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from teepi.errors import TeepiError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
+    from concurrent.futures import Executor
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+async def in_thread(executor: Executor, work: Callable[..., T], *arguments: object) -> T:
+    """Run ``work`` in ``executor`` and return its result."""
+    return await asyncio.get_running_loop().run_in_executor(executor, work, *arguments)
 
 
 class TaskScope:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import logging
 import random
+import time
 from dataclasses import replace
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
@@ -54,6 +55,7 @@ class Transfer:
         self.record = record
         self.sha256: str | None = None
         """Of the whole file, once it is committed."""
+        self.began = time.monotonic()
         self._sources = sources
         self._store = store
         self._limits = limits
@@ -209,6 +211,7 @@ class Transfer:
         """Upstream has answered for the first time: decide where the bytes go."""
         if self._partial is not None:
             self._metrics.resumes += 1
+            self.download.resumes += 1
             log.info("%s goes on at %d bytes.", self.record.filename, head.start)
             self._begin_streaming(_head_of(self._partial.notes), self._partial)
             return
@@ -330,6 +333,7 @@ class Transfer:
             if download.total is not None and head.total != download.total and (head.start or head.total is not None):
                 msg = f"Upstream's {self.record.filename} has another size than before."
                 raise Interrupted(msg)
+            download.resumes += 1
             if head.start == offset:
                 log.info("%s goes on at %d bytes.", self.record.filename, offset)
                 return await self._pump_to_end(stream)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -42,6 +43,7 @@ _PARTIAL: Final = 206
 _NOT_MODIFIED: Final = 304
 _NOT_FOUND: Final = (404, 410)
 _RANGE_REFUSED: Final = 416
+_SERVER_ERROR: Final = 500
 _WORTH_ANOTHER_TRY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MOST_DIGITS: Final = 18  # a longer number is no size of any file
 
@@ -68,8 +70,9 @@ def shown(url: str) -> str:
 class Upstream:
     """HTTP towards the upstream of one index, and its mirrors. Create it on the running event loop."""
 
-    def __init__(self, settings: IndexSettings, limits: Limits, metrics: Metrics) -> None:
-        """Open no connection yet."""
+    def __init__(self, settings: IndexSettings, limits: Limits, metrics: Metrics, *, name: str = "") -> None:
+        """Open no connection yet; ``name`` is the index's, for the metrics."""
+        self.counters = metrics.of_upstream(name)
         self._limits = limits
         self._metrics = metrics
         self._outbound = Outbound(settings)
@@ -102,6 +105,7 @@ class Upstream:
         connect = limits.resume_connect_seconds if resuming else limits.connect_seconds
         first_byte = limits.resume_first_byte_seconds if resuming else limits.first_byte_seconds
         self._metrics.upstream_requests += 1
+        began = time.monotonic()
         request = self._outbound.request(
             session,
             method,
@@ -114,11 +118,14 @@ class Upstream:
             async with asyncio.timeout(connect + first_byte):  # name resolution has no limit of its own
                 response = await request
         except TimeoutError as error:
+            self.counters.failed("timeout")
             msg = f"{shown(url)} did not answer in time."
             raise Interrupted(msg) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            self.counters.failed("unreachable")
             msg = f"{shown(url)} cannot be reached: {_reason(error)}."
             raise Interrupted(msg) from error
+        self.counters.answered(response.status, time.monotonic() - began)
         try:
             yield response
         finally:
@@ -238,10 +245,24 @@ class Upstream:
             yield answer, self._chunks(response, url)
 
     async def _chunks(self, response: aiohttp.ClientResponse, url: str) -> AsyncIterator[bytes]:
-        stream = _Stream(response, url, SourceHead(0, None), self._metrics)
+        stream = _Stream(response, url, SourceHead(0, None), self._metrics, is_file=False)
         watched = WatchedStream(stream, shown(url), self._limits)
         while part := await watched.read():
             yield part
+
+    async def reach(self) -> str | None:
+        """Ask whether a mirror answers at all; return what is wrong with the first one when none does."""
+        failure: str | None = None
+        for mirror in self._mirrors:
+            try:
+                async with self._get(self._small, mirror, {}, method="HEAD", resuming=True) as response:
+                    if response.status < _SERVER_ERROR:
+                        return None
+                    said = f"Upstream answered {response.status} for {shown(mirror)}."
+            except TeepiError as error:
+                said = error.message
+            failure = failure or said
+        return failure
 
     async def head(self, url: str) -> SourceHead:
         """Ask what a file is like without its bytes. Raises as :meth:`page` does."""
@@ -335,12 +356,15 @@ class UpstreamSource:
 class _Stream:
     """The body of an upstream answer."""
 
-    __slots__ = ("_broken", "_metrics", "_response", "_url", "head")
+    __slots__ = ("_broken", "_is_file", "_metrics", "_response", "_url", "head")
 
-    def __init__(self, response: aiohttp.ClientResponse, url: str, head: SourceHead, metrics: Metrics) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, url: str, head: SourceHead, metrics: Metrics, *, is_file: bool = True
+    ) -> None:
         self._response = response
         self._url = url
         self._metrics = metrics
+        self._is_file = is_file
         self._broken: Exception | None = None
         self.head = head
 
@@ -359,6 +383,8 @@ class _Stream:
                 msg = f"{shown(self._url)} broke off: {_reason(error)}."
                 raise Interrupted(msg) from error
         self._metrics.upstream_bytes += len(data)
+        if self._is_file:
+            self._metrics.upstream_file_bytes += len(data)
         return data
 
 

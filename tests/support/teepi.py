@@ -94,6 +94,7 @@ def settings_for(directory: Path, upstream: str, *, index: Mapping[str, Any] | N
         offline=False,
         synthesize_metadata=True,
         log_level="info",
+        log_format="text",
     )
     return dataclasses.replace(settings, **changes)
 

@@ -58,6 +58,7 @@ def test_load_nothing_given_uses_defaults(home: dict[str, str], tmp_path: Path) 
         offline=False,
         synthesize_metadata=True,
         log_level="info",
+        log_format="text",
     )
 
 
@@ -81,6 +82,7 @@ GIVEN: dict[str, tuple[str, str, str, Any]] = {
     "offline": ("true", "false", "false", True),
     "synthesize_metadata": ("no", "yes", "true", False),
     "log_level": ("DEBUG", "error", '"warning"', "debug"),
+    "log_format": ("JSON", "text", '"text"', "json"),
 }
 
 
@@ -227,6 +229,7 @@ def test_load_page_ttl_wrong_is_refused(home: dict[str, str], given: str) -> Non
     [
         ("offline", "maybe"),
         ("log_level", "loud"),
+        ("log_format", "xml"),
         ("cache_dir", " "),
         ("data_dir", "a\0b"),
         ("cache_dir", "~nobody0/x"),

@@ -119,6 +119,11 @@ class Catalog:
         older, newer = await self._rows_of(tables.CORE_METADATA, project, key)
         return {wheel: sha256 for wheel, sha256 in dict((*older, *newer)).items() if sha256 is not None}
 
+    async def rows(self) -> int:
+        """Return how many links are known, at most: rows that were replaced leave gaps."""
+        older, newer = await self._rows_of(tables.ROWS)
+        return sum(row[0] or 0 for row in (*older, *newer))
+
     # Changing ---------------------------------------------------------------------------------------
 
     async def remember(self, records: Sequence[FileRecord]) -> None:

@@ -45,6 +45,7 @@ KNOWN: Final = "SELECT index_name, address, project, filename, url, digest, size
 BY_ADDRESS: Final = f"{KNOWN} WHERE index_name = ? AND address = ?"
 BY_PATH: Final = f"{KNOWN} WHERE index_name = ? AND path = ?"
 BY_DIGEST: Final = f"{KNOWN} WHERE index_name = ? AND substr(digest, 1, 23) = ? AND filename = ?"
+ROWS: Final = "SELECT max(rowid) FROM known"  # to count them all would read a whole index
 FILE_SIZE: Final = "SELECT size FROM files WHERE sha256 = ?"
 
 CORE_METADATA: Final = "SELECT file_key, sha256 FROM core_metadata WHERE project = ?1 AND (?2 = '' OR file_key = ?2)"

@@ -3,13 +3,14 @@
 It may not speak HTTP, know the database, or decide what is fetched.
 """
 
-from teepi.store.files import CachedFile, Store
+from teepi.store.files import CachedFile, DiskState, Store
 from teepi.store.lists import ListStore, ListWriter, StoredList
 from teepi.store.pages import PageStore, StoredPage
 from teepi.store.partial import Partial, PartialNotes
 
 __all__ = [
     "CachedFile",
+    "DiskState",
     "ListStore",
     "ListWriter",
     "PageStore",

@@ -17,6 +17,7 @@ import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +40,7 @@ _LOCK_WAIT_SECONDS: Final = 15.0  # a restart: the old process may still drain
 _LOCK_POLL_SECONDS: Final = 0.1
 
 _DAY_SECONDS: Final = 86400.0
+_PROBE_BYTES: Final = 4096  # a block: an empty file fits on a full disk
 
 
 class CachedFile(Landed):
@@ -51,6 +53,15 @@ class CachedFile(Landed):
         super().__init__(file, status.st_size, status.st_mtime)
         self.sha256 = sha256
         self.etag = etag
+
+
+@dataclass(frozen=True, slots=True)
+class DiskState:
+    """What :meth:`Store.probe` found."""
+
+    free_bytes: int
+    problem: str | None
+    """One sentence when nothing can be written, else None."""
 
 
 class Store:
@@ -70,6 +81,8 @@ class Store:
         self._partials = self._layout / "partial"
         self._damaged = self._layout / "damaged"
         self._boot_id = boot_id()
+        # Of its own: a disk that hangs takes this thread and no other.
+        self.probing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="probing")
         self._lock_fd = -1
         self._closed = threading.Event()
         # Hashing and writing release the GIL; more threads than that only add switches.
@@ -146,9 +159,34 @@ class Store:
         self._closed.set()
         self.landing.shutdown()
         self.committing.shutdown()
+        self.probing.shutdown(wait=False)
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+    # -- the disk ------------------------------------------------------------------------------------
+
+    @property
+    def history_path(self) -> Path:
+        """Where the history of hits and bytes is kept."""
+        return self.root / "history.json"
+
+    def probe(self, low_space_bytes: int) -> DiskState:
+        """Try whether the directory takes a file; less than ``low_space_bytes`` free is a problem as well."""
+        path = self._partials / ".probe"
+        free = 0
+        try:
+            status = os.statvfs(self.root)
+            free = status.f_bavail * status.f_frsize
+            try:
+                path.write_bytes(bytes(_PROBE_BYTES))
+            finally:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            return DiskState(free, f"The cache directory {self.root} cannot be written ({error.strerror}).")
+        if free < low_space_bytes:
+            return DiskState(free, f"The disk of the cache directory {self.root} has only {free >> 20} MiB free.")
+        return DiskState(free, None)
 
     # -- cached files --------------------------------------------------------------------------------
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 
+KIND: Final = web.RequestKey("kind", str)
+"""What is asked for, as the metrics have it: set by the handlers of ``page``, ``list``, ``legacy``, ``file`` …"""
+
+
 def plain(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Answer sentences for people."""
     return web.Response(

@@ -9,11 +9,15 @@ from __future__ import annotations
 import errno
 import logging
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
+from teepi import logs
 from teepi.errors import BadRequest, MethodNotAllowed, NotFound, TeepiError, Unavailable
-from teepi.http_semantics import decode_target
+from teepi.files import Outcome
+from teepi.http_semantics import decode_target, shown_target
 from teepi.indexes import DEFAULT_INDEX
+from teepi.pages import Freshness
 from teepi.web import answers
 
 if TYPE_CHECKING:
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from aiohttp.web import StreamResponse
     from aiohttp.web_request import BaseRequest
 
+    from teepi.metrics import Metrics
     from teepi.web.files import FileHandlers
     from teepi.web.legacy import LegacyHandlers
     from teepi.web.ops import OpsHandlers
@@ -33,13 +38,18 @@ log = logging.getLogger(__name__)
 
 _INDEX: Final = r"/(?P<index>[^/+]+/[^/+]+)"
 _METHODS: Final = frozenset({"GET", "HEAD"})
+_RESULTS: Final = {f"teepi; {each.value}": each.name.lower() for each in (*Freshness, *Outcome)}
+"""What requests are counted as, by the Cache-Status of their answer: the metrics say what clients are told."""
 
 
 class App:
     """Finds the handler of a request and answers its errors."""
 
-    def __init__(self, pages: PageHandlers, files: FileHandlers, legacy: LegacyHandlers, ops: OpsHandlers) -> None:
+    def __init__(
+        self, pages: PageHandlers, files: FileHandlers, legacy: LegacyHandlers, ops: OpsHandlers, metrics: Metrics
+    ) -> None:
         """Build the table."""
+        self._metrics = metrics
         self._routes: list[tuple[re.Pattern[str], Handler]] = [
             (re.compile(pattern), handler)
             for pattern, handler in (
@@ -73,6 +83,8 @@ class App:
                 (r"(?P<path>/packages/.+)", lambda r, m: files.by_path(r, m["path"])),
                 (r"/healthz|/health", lambda r, _: ops.health(r)),
                 (r"/\+status", lambda r, _: ops.status(r)),
+                (r"/readyz", lambda r, _: ops.ready(r)),
+                (r"/metrics", lambda r, _: ops.metrics(r)),
                 (r"/", lambda r, _: ops.root(r)),
             )
         ]
@@ -86,20 +98,21 @@ class App:
         return lambda r, m: legacy.project(r, m.get("index", DEFAULT_INDEX), m["name"], m.get("version"))
 
     async def handle(self, request: BaseRequest) -> StreamResponse:
-        """Answer one request."""
+        """Answer one request, and count it."""
+        request_id = logs.begin_request(request.headers.get("X-Request-ID"))
+        result, status = "client_left", 0
         try:
-            return await self._dispatch(request)
-        except TeepiError as error:
-            return _answer(request, error)
-        except OSError as error:
-            if isinstance(error, ConnectionError) or request.transport is None:
-                raise  # the client has gone
-            log.error("%s %s: %s", request.method, request.raw_path[:200], error)  # noqa: TRY400 - one sentence
-            what = "has no file descriptor left" if error.errno in {errno.EMFILE, errno.ENFILE} else f"failed: {error}"
-            return _answer(request, Unavailable(f"teepi {what}; try again in a moment."))
-        except Exception as error:
-            log.exception("%s %s failed.", request.method, request.raw_path[:200])
-            return _answer(request, TeepiError(f"teepi failed on this request ({type(error).__name__}); see its log."))
+            try:
+                response = await self._dispatch(request)
+                result = _RESULTS.get(response.headers.get("Cache-Status", ""), "other")
+            except Exception as error:  # noqa: BLE001 - _failure tells them apart
+                failure = _failure(request, error)
+                response = _answer(request, failure, request_id)
+                result = _name(type(failure).__name__)
+            status = response.status
+            return response
+        finally:
+            self._metrics.count_request(request.get(answers.KIND, "other"), result, status)
 
     async def _dispatch(self, request: BaseRequest) -> StreamResponse:
         path, _ = decode_target(request.raw_path)
@@ -115,6 +128,27 @@ class App:
         raise NotFound(msg)
 
 
+def _failure(request: BaseRequest, error: Exception) -> TeepiError:
+    """Return ``error`` as one that can be answered; raise it when the client has gone."""
+    if isinstance(error, TeepiError):
+        return error
+    target = shown_target(request.raw_path)
+    if isinstance(error, OSError):
+        if isinstance(error, ConnectionError) or request.transport is None:
+            raise error
+        log.error("%s %s: %s", request.method, target, error)
+        what = "has no file descriptor left" if error.errno in {errno.EMFILE, errno.ENFILE} else f"failed: {error}"
+        return Unavailable(f"teepi {what}; try again in a moment.")
+    log.error("%s %s failed.", request.method, target, exc_info=error)
+    return TeepiError(f"teepi failed on this request ({type(error).__name__}); see its log.")
+
+
+@cache
+def _name(error: str) -> str:
+    """Return the result of a request that an error answers: ``not_found`` for NotFound."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", error).lower()
+
+
 def _not_taken(request: BaseRequest) -> MethodNotAllowed:
     return MethodNotAllowed(f"{request.method} is not taken here: this URL is for GET; teepi mirrors an index.")
 
@@ -123,13 +157,14 @@ async def _add_slash(request: BaseRequest, last: str) -> StreamResponse:
     return answers.redirect(f"{last}/", request.raw_path.partition("?")[2])
 
 
-def _answer(request: BaseRequest, error: TeepiError) -> StreamResponse:
+def _answer(request: BaseRequest, error: TeepiError, request_id: str) -> StreamResponse:
     """Answer ``error``; once a head has gone out, only breaking the connection is honest."""
     if request.writer.output_size > 0:
         if request.transport is not None:
             request.transport.abort()
         raise ConnectionResetError(error.message)
     response = answers.error(error)
+    response.headers["X-Request-ID"] = request_id  # what stands in the log; whoever complains can name it
     if isinstance(error, BadRequest):
         response.force_close()
     return response

@@ -36,20 +36,24 @@ class FileHandlers:
 
     async def by_address(self, request: BaseRequest, index: str, address: str) -> web.StreamResponse:
         """``/{user}/{index}/+files/{authority}/{path}``."""
+        _count_as_file(request, address)
         record = await self._indexes.file(self._indexes.require(index), address)
         return await self._answer(request, record)
 
     async def by_digest(self, request: BaseRequest, index: str, prefix: str, filename: str) -> web.StreamResponse:
         """Answer devpi's ``/{user}/{index}/+f/{3}/{13}/{file}``: the URL carries the digest."""
+        _count_as_file(request, filename)
         record = await self._indexes.file_by_digest(self._indexes.require(index), prefix.replace("/", ""), filename)
         return await self._answer(request, record, immutable=record.key.sha256 is not None)
 
     async def by_path(self, request: BaseRequest, path: str) -> web.StreamResponse:
         """``/packages/{path}``: the one known URL of the default index with that path."""
+        _count_as_file(request, path)
         return await self._answer(request, await self._indexes.file_by_path(path))
 
     async def by_name(self, request: BaseRequest, project: str, filename: str) -> web.StreamResponse:
         """Answer proxpi's ``/index/{project}/{file}``."""
+        _count_as_file(request, filename)
         return await self._answer(request, await self._indexes.file_by_name(canonicalize_name(project), filename))
 
     # -- one answer ----------------------------------------------------------------------------------
@@ -83,6 +87,7 @@ class FileHandlers:
             opened = self._files.open(record, position=first or 0)
         try:
             self._count(opened.outcome)
+            opened.answers()
             await self._files.ready(opened)
             facts = self._files.facts(record, opened)
             if wanted is not None and not if_range_allows(if_range, facts.etag, None):
@@ -151,6 +156,10 @@ class FileHandlers:
             metrics.misses += 1
         else:
             metrics.collapsed += 1
+
+
+def _count_as_file(request: BaseRequest, name: str) -> None:
+    request[answers.KIND] = "metadata" if name.endswith(".metadata") else "file"
 
 
 def _headers(record: FileRecord, facts: FileFacts, outcome: Outcome, *, immutable: bool) -> dict[str, str]:

@@ -35,6 +35,7 @@ class LegacyHandlers:
         self, request: BaseRequest, index: str, name: str, version: str | None = None
     ) -> web.StreamResponse:
         """Answer ``…/{name}/json`` and ``…/{name}/{version}/json``, however name and version are spelt."""
+        request[answers.KIND] = "legacy"
         self._indexes.require(index)
         if not _PROJECT.fullmatch(name):
             msg = f"{name[:100]!r} is not the name of a project."

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
 
     from teepi.download import Registry
+    from teepi.exposition import Exposition
     from teepi.metrics import Metrics
+    from teepi.readiness import Readiness
 
 
 class OpsHandlers:
@@ -28,8 +30,12 @@ class OpsHandlers:
         metrics: Metrics,
         cache_totals: Callable[[], tuple[int, int]],
         problems: Callable[[], list[str]],
+        readiness: Readiness,
+        exposition: Exposition,
     ) -> None:
         """``cache_totals`` gives (files, bytes) of the cache; ``problems`` the sentences that degrade it."""
+        self._readiness = readiness
+        self._exposition = exposition
         self._registry = registry
         self._metrics = metrics
         self._cache_totals = cache_totals
@@ -39,6 +45,11 @@ class OpsHandlers:
     async def health(self, request: BaseRequest) -> web.StreamResponse:  # noqa: ARG002 - a handler
         """``/healthz``: the event loop answers."""
         return answers.plain("ok")
+
+    async def ready(self, request: BaseRequest) -> web.StreamResponse:  # noqa: ARG002 - a handler
+        """``/readyz``: JSON with what is wrong; 200 when clients get answers all the same, else 503."""
+        is_ready, report = await self._readiness.report()
+        return web.json_response(report, status=200 if is_ready else 503, headers={"Cache-Control": "no-store"})
 
     async def status(self, request: BaseRequest) -> web.StreamResponse:  # noqa: ARG002 - a handler
         """``/+status``: JSON with downloads in flight, counters, and the cache's size in bytes."""
@@ -67,6 +78,11 @@ class OpsHandlers:
             headers={"Cache-Control": "no-store"},
         )
 
+    async def metrics(self, request: BaseRequest) -> web.StreamResponse:
+        """``/metrics``: for Prometheus, in the form that Accept asks for."""
+        body, content_type = await self._exposition.render(answers.header(request, "Accept"))
+        return web.Response(body=body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+
     async def root(self, request: BaseRequest) -> web.StreamResponse:
         """``/``: how to use this."""
         base = answers.origin(request)
@@ -77,5 +93,5 @@ class OpsHandlers:
             f"pipenv  PIPENV_PYPI_MIRROR={base}/simple pipenv install PROJECT\n"
             f"poetry  poetry source add --priority=primary teepi {base}/simple/\n"
             f"pdm     PDM_PYPI_URL={base}/simple/ pdm add PROJECT\n\n"
-            "Health: /healthz   Status: /+status\n"
+            "Health: /healthz, /readyz   Status: /+status   Metrics: /metrics\n"
         )

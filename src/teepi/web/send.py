@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from aiohttp import HttpVersion11
 
 from teepi.errors import TeepiError
+from teepi.files import Outcome
+from teepi.http_semantics import shown_target
 from teepi.watchdog import WatchedStream
 
 if TYPE_CHECKING:
@@ -123,6 +125,8 @@ class Senders:
         else:
             error = await self._sendfile(client, transport, opened)
         self.metrics.sent_bytes += cursor.position - before
+        if opened.outcome is Outcome.HIT:
+            self.metrics.cached_bytes += cursor.position - before
         if error is not None:
             self.metrics.short_bodies += 1
             await self._end_short(request, response, client)
@@ -138,15 +142,17 @@ class Senders:
         if request.method == "HEAD":
             return response
         left = length
-        watched = WatchedStream(stream, request.raw_path, self.limits)
+        target = shown_target(request.raw_path)
+        watched = WatchedStream(stream, target, self.limits)
         try:
             while left and (data := await watched.read()):
                 async with asyncio.timeout(self.limits.client_idle_seconds):
                     await response.write(data[:left])
                 left -= min(left, len(data))
         except (TeepiError, TimeoutError, ConnectionError) as error:
-            log.info("A range of %s ended short: %s", request.raw_path, error)
+            log.info("A range of %s ended short: %s", target, error)
         self.metrics.sent_bytes += length - left
+        self.metrics.passed_bytes += length - left
         if left:
             self.metrics.short_bodies += 1
             await self._end_short(request, response, cast("_Client", request.protocol))

@@ -41,6 +41,7 @@ class PageHandlers:
 
     async def project(self, request: BaseRequest, index: str, name: str, *, slash: bool) -> web.StreamResponse:
         """Answer ``…/{name}/``; a name that is not normalised, or no slash behind it, redirects (PEP 503)."""
+        request[answers.KIND] = "page"
         self._indexes.require(index)
         if len(name) > _LONGEST_NAME or not _PROJECT.fullmatch(name):
             msg = f"{name[:100]!r} is not the name of a project."
@@ -73,6 +74,7 @@ class PageHandlers:
 
     async def project_list(self, request: BaseRequest, index: str) -> web.StreamResponse:
         """Answer ``…/``: the list of all projects, sent as it lies on disk to those who take gzip."""
+        request[answers.KIND] = "list"
         self._indexes.require_list(index)
         form = _negotiate(request)
         gzip = takes(answers.header(request, "Accept-Encoding"), Coding.GZIP)

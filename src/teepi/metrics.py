@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
 _FIRST_BYTE_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LAG_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+_RECENT: Final = 20  # a glance takes in no more
 
 
 class Histogram:
@@ -59,6 +62,31 @@ class UpstreamCounters:
 
     def _count(self, result: str) -> None:
         self.answers[result] = self.answers.get(result, 0) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A download that has ended."""
+
+    name: str
+    size_bytes: int
+    clients: int
+    """Requests that it has served."""
+    seconds: float
+    ended_at: float
+    """Unix time."""
+    outcome: str = ""
+    """Empty when the file was committed, else what became of it, in few words."""
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether the file is in the cache."""
+        return not self.outcome
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago it ended."""
+        return max(0.0, time.time() - self.ended_at)
 
 
 @dataclass(slots=True)
@@ -115,6 +143,9 @@ class Metrics:
     """By index."""
     loop_lag: Histogram = field(default_factory=lambda: Histogram(_LAG_BOUNDS))
     """Seconds by which the event loop was late, sampled."""
+
+    recent: deque[Ended] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    """The downloads that ended last, newest first."""
 
     @property
     def saved_bytes(self) -> int:

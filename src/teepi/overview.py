@@ -9,9 +9,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from packaging.utils import canonicalize_name
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from teepi.catalog import Catalog
+    from teepi.download import Registry
+    from teepi.live import Live
+    from teepi.metrics import Ended, Metrics
 
 SHOWN_DOWNLOADS: Final = 20
 """Rows of each list: more than a glance takes in, and a page of a few kilobytes whatever happens."""
@@ -26,31 +32,6 @@ class Arriving:
     arrived_bytes: int
     total_bytes: int | None
     readers: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A download that has ended."""
-
-    name: str
-    size_bytes: int
-    clients: int
-    """Requests that it has served."""
-    seconds: float
-    ended_at: float
-    """Unix time."""
-    outcome: str = ""
-    """Empty when the file was committed, else what became of it, in few words."""
-
-    @property
-    def is_committed(self) -> bool:
-        """Whether the file is in the cache."""
-        return not self.outcome
-
-    @property
-    def age_seconds(self) -> float:
-        """How long ago it ended."""
-        return max(0.0, time.time() - self.ended_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,3 +105,58 @@ class Overview:
     def hit_ratio(self) -> float | None:
         """Share of file requests answered from the cache, None before the first."""
         return self.hits / self.file_requests if self.file_requests else None
+
+
+class Overviews:
+    """Gathers an :class:`Overview` whenever it is asked."""
+
+    def __init__(
+        self,
+        live: Live,
+        registry: Registry,
+        metrics: Metrics,
+        catalog: Catalog,
+        problems: Callable[[], Sequence[str]],
+        samples: Callable[[], Sequence[Sample]],
+    ) -> None:
+        """Gather from these; ``samples`` gives what was counted in the last day."""
+        self._live = live
+        self._registry = registry
+        self._metrics = metrics
+        self._catalog = catalog
+        self._problems = problems
+        self._samples = samples
+        self._began = time.monotonic()
+
+    async def now(self) -> Overview:
+        """Return what is to be seen at this moment."""
+        metrics = self._metrics
+        files, size = self._catalog.totals
+        downloads = sorted(self._registry, key=lambda download: download.arrived, reverse=True)
+        return Overview(
+            problems=self._problems(),
+            is_offline=self._live.offline,
+            uptime_seconds=time.monotonic() - self._began,
+            hits=metrics.hits,
+            file_requests=metrics.hits + metrics.misses + metrics.collapsed,
+            collapsed=metrics.collapsed,
+            sent_bytes=metrics.sent_bytes,
+            fetched_bytes=metrics.upstream_file_bytes,
+            upstream_requests=metrics.upstream_requests,
+            cache_files=files,
+            cache_bytes=size,
+            cache_limit_bytes=metrics.cache_limit_bytes,
+            in_flight=[
+                Arriving(download.name, download.arrived, download.total, download.readers)
+                for download in downloads[:SHOWN_DOWNLOADS]
+            ],
+            more_in_flight=max(0, len(downloads) - SHOWN_DOWNLOADS),
+            recent=list(metrics.recent),
+            samples=self._samples(),
+        )
+
+    async def search(self, words: str) -> tuple[list[CachedProject], bool]:
+        """Return the cached projects with ``words`` in their name, and whether there are more than are returned."""
+        rows = await self._catalog.projects(canonicalize_name(words), SHOWN_PROJECTS + 1)
+        found = [CachedProject(*row) for row in rows]
+        return found[:SHOWN_PROJECTS], len(found) > SHOWN_PROJECTS

@@ -30,6 +30,7 @@ from teepi.live import Live
 from teepi.loop_lag import LoopLag
 from teepi.metadata import CoreMetadata
 from teepi.metrics import Metrics
+from teepi.overview import Overviews
 from teepi.pages import Pages
 from teepi.readiness import DISK_EVERY_SECONDS, ROWS_EVERY_SECONDS, Probe, Readiness
 from teepi.store import DiskState, ListStore, PageStore, Store
@@ -42,6 +43,7 @@ from teepi.web.legacy import LegacyHandlers
 from teepi.web.ops import OpsHandlers
 from teepi.web.send import Senders
 from teepi.web.simple import PageHandlers
+from teepi.web.ui import UiHandlers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -131,11 +133,13 @@ class Server:
             return [sentence for sentence in (store.problem, catalog.problem) if sentence]
 
         readiness, exposition = self._observe(store, catalog, pages, upstreams, scope, problems)
+        overviews = Overviews(live, self.registry, self.metrics, catalog, problems, tuple)
         app = App(
             PageHandlers(indexes, pages, lists, limits),
             FileHandlers(indexes, files, senders, self.metrics),
             LegacyHandlers(indexes, pages, legacy),
             OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems, readiness, exposition),
+            UiHandlers(overviews.now, overviews.search, DEFAULT_INDEX),
             self.metrics,
         )
         self._http = connection.Server(

@@ -488,7 +488,7 @@ async def test_host_that_is_odd_changes_nothing_and_is_not_repeated(teepi: Teepi
     assert redirect.headers["location"] == "demo/"
     root = await raw(teepi, b"GET / HTTP/1.1\r\n" + host + b"\r\n")
     assert root.status == 200
-    assert b"--index-url %b/simple/ " % teepi.url.encode() in root.body
+    assert b"PIP_INDEX_URL=%b/root/pypi/+simple/ " % teepi.url.encode() in root.body
 
 
 @pytest.mark.parametrize("hosts", [b"", b"Host: a.example\r\nHost: b.example\r\n", b"Host: a\x00b\r\n"])
@@ -511,7 +511,7 @@ async def test_host_missing_over_http_1_0_is_served(teepi: Teepi) -> None:
 async def test_root_names_the_host_that_was_asked(teepi: Teepi) -> None:
     """The lines to paste work where they are read: in a container, or under another name."""
     for host in ("cache.example:8080", "[::1]:3141", "localhost"):
-        assert f"http://{host}/simple/".encode() in (await fetch(teepi.address, "/", {"Host": host})).body
+        assert f"http://{host}/root/pypi/+simple/".encode() in (await fetch(teepi.address, "/", {"Host": host})).body
 
 
 # --- methods

@@ -15,7 +15,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from teepi.errors import BadRequest, NotFound
-from teepi.overview import Arriving, CachedProject, Ended, Overview
+from teepi.metrics import Ended
+from teepi.overview import Arriving, CachedProject, Overview
 from teepi.web.ui import SECURITY, UiHandlers, client_lines
 from teepi.web.ui.plot import plot, size_text
 

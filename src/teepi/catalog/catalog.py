@@ -124,6 +124,14 @@ class Catalog:
         older, newer = await self._rows_of(tables.ROWS)
         return sum(row[0] or 0 for row in (*older, *newer))
 
+    async def projects(self, part: str, limit: int) -> list[tuple[str, str, int, int, float]]:
+        """Return projects with ``part`` in their normalised name of which files are in the store.
+
+        Each as index, name, number of files, their bytes, and the Unix time of the last use of one of them.
+        """
+        older, _ = await self._rows_of(tables.PROJECTS, part, limit)
+        return [(row[0], row[1], row[2], row[3], row[4]) for row in older]
+
     # Changing ---------------------------------------------------------------------------------------
 
     async def remember(self, records: Sequence[FileRecord]) -> None:
@@ -260,7 +268,7 @@ class Catalog:
         found = {row[1]: record_of(row) for row in (*older, *newer)}
         return [found[address] for address in sorted(found)]
 
-    async def _rows_of(self, query: str, *values: str) -> tuple[list[Row], list[Row]]:
+    async def _rows_of(self, query: str, *values: str | int) -> tuple[list[Row], list[Row]]:
         """Return what the database and what the overlay has, in this order."""
         newer: list[Row] = []
         if self._overlay is not None:
@@ -269,7 +277,7 @@ class Catalog:
 
     # In the reader thread ---------------------------------------------------------------------------
 
-    def _read(self, query: str, values: tuple[str, ...]) -> list[Row]:
+    def _read(self, query: str, values: tuple[str | int, ...]) -> list[Row]:
         if self._reading is None:
             return []
         try:
@@ -319,7 +327,7 @@ class Catalog:
                 return None if row[0] is None else int(row[0])
         return None
 
-    def _rows(self, connection: sqlite3.Connection | None, query: str, values: tuple[str, ...]) -> list[Row]:
+    def _rows(self, connection: sqlite3.Connection | None, query: str, values: tuple[str | int, ...]) -> list[Row]:
         if connection is None:
             return []
         try:

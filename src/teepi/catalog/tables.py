@@ -46,6 +46,10 @@ BY_ADDRESS: Final = f"{KNOWN} WHERE index_name = ? AND address = ?"
 BY_PATH: Final = f"{KNOWN} WHERE index_name = ? AND path = ?"
 BY_DIGEST: Final = f"{KNOWN} WHERE index_name = ? AND substr(digest, 1, 23) = ? AND filename = ?"
 ROWS: Final = "SELECT max(rowid) FROM known"  # to count them all would read a whole index
+PROJECTS: Final = """SELECT index_name, project, count(DISTINCT sha256), sum(files.size), max(used_at)
+    FROM known JOIN files ON files.sha256 = substr(digest, 8)
+    WHERE digest LIKE 'sha256:%' AND instr(project, ?) > 0
+    GROUP BY index_name, project ORDER BY length(project), project LIMIT ?"""
 FILE_SIZE: Final = "SELECT size FROM files WHERE sha256 = ?"
 
 CORE_METADATA: Final = "SELECT file_key, sha256 FROM core_metadata WHERE project = ?1 AND (?2 = '' OR file_key = ?2)"

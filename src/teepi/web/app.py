@@ -19,6 +19,7 @@ from teepi.http_semantics import decode_target, shown_target
 from teepi.indexes import DEFAULT_INDEX
 from teepi.pages import Freshness
 from teepi.web import answers
+from teepi.web.ui import is_browser
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from teepi.web.legacy import LegacyHandlers
     from teepi.web.ops import OpsHandlers
     from teepi.web.simple import PageHandlers
+    from teepi.web.ui import UiHandlers
 
     Handler = Callable[[BaseRequest, Mapping[str, str]], Awaitable[StreamResponse]]
 
@@ -46,10 +48,17 @@ class App:
     """Finds the handler of a request and answers its errors."""
 
     def __init__(
-        self, pages: PageHandlers, files: FileHandlers, legacy: LegacyHandlers, ops: OpsHandlers, metrics: Metrics
+        self,
+        pages: PageHandlers,
+        files: FileHandlers,
+        legacy: LegacyHandlers,
+        ops: OpsHandlers,
+        ui: UiHandlers,
+        metrics: Metrics,
     ) -> None:
         """Build the table."""
         self._metrics = metrics
+        self._ui = ui
         self._routes: list[tuple[re.Pattern[str], Handler]] = [
             (re.compile(pattern), handler)
             for pattern, handler in (
@@ -85,7 +94,9 @@ class App:
                 (r"/\+status", lambda r, _: ops.status(r)),
                 (r"/readyz", lambda r, _: ops.ready(r)),
                 (r"/metrics", lambda r, _: ops.metrics(r)),
-                (r"/", lambda r, _: ops.root(r)),
+                (r"/\+live", lambda r, _: ui.live(r)),
+                (r"/\+static/(?P<file>[^/]+)", lambda r, m: ui.static(r, m["file"])),
+                (r"/", lambda r, _: ui.home(r)),
             )
         ]
 
@@ -107,12 +118,26 @@ class App:
                 result = _RESULTS.get(response.headers.get("Cache-Status", ""), "other")
             except Exception as error:  # noqa: BLE001 - _failure tells them apart
                 failure = _failure(request, error)
-                response = _answer(request, failure, request_id)
+                response = self._answer(request, failure, request_id)
                 result = _name(type(failure).__name__)
             status = response.status
             return response
         finally:
             self._metrics.count_request(request.get(answers.KIND, "other"), result, status)
+
+    def _answer(self, request: BaseRequest, error: TeepiError, request_id: str) -> StreamResponse:
+        """Answer ``error``; once a head has gone out, only breaking the connection is honest."""
+        if request.writer.output_size > 0:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError(error.message)
+        response = answers.error(error)
+        if is_browser(request) and request.method == "GET":
+            response = self._ui.error(request, error)
+        response.headers["X-Request-ID"] = request_id  # what stands in the log; whoever complains can name it
+        if isinstance(error, BadRequest):
+            response.force_close()
+        return response
 
     async def _dispatch(self, request: BaseRequest) -> StreamResponse:
         path, _ = decode_target(request.raw_path)
@@ -155,16 +180,3 @@ def _not_taken(request: BaseRequest) -> MethodNotAllowed:
 
 async def _add_slash(request: BaseRequest, last: str) -> StreamResponse:
     return answers.redirect(f"{last}/", request.raw_path.partition("?")[2])
-
-
-def _answer(request: BaseRequest, error: TeepiError, request_id: str) -> StreamResponse:
-    """Answer ``error``; once a head has gone out, only breaking the connection is honest."""
-    if request.writer.output_size > 0:
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError(error.message)
-    response = answers.error(error)
-    response.headers["X-Request-ID"] = request_id  # what stands in the log; whoever complains can name it
-    if isinstance(error, BadRequest):
-        response.force_close()
-    return response

@@ -82,16 +82,3 @@ class OpsHandlers:
         """``/metrics``: for Prometheus, in the form that Accept asks for."""
         body, content_type = await self._exposition.render(answers.header(request, "Accept"))
         return web.Response(body=body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
-
-    async def root(self, request: BaseRequest) -> web.StreamResponse:
-        """``/``: how to use this."""
-        base = answers.origin(request)
-        return answers.plain(
-            f"teepi {__version__}, a caching proxy for Python package indexes.\n\n"
-            f"pip     pip install --index-url {base}/simple/ PROJECT\n"
-            f"uv      UV_DEFAULT_INDEX={base}/simple/ uv pip install PROJECT\n"
-            f"pipenv  PIPENV_PYPI_MIRROR={base}/simple pipenv install PROJECT\n"
-            f"poetry  poetry source add --priority=primary teepi {base}/simple/\n"
-            f"pdm     PDM_PYPI_URL={base}/simple/ pdm add PROJECT\n\n"
-            "Health: /healthz, /readyz   Status: /+status   Metrics: /metrics\n"
-        )

@@ -110,7 +110,7 @@ class UiHandlers:
             lines = "".join(f"{client.name:8}{client.line}\n" for client in client_lines(base, self._index))
             return answers.plain(
                 f"teepi {__version__}, a caching proxy for Python package indexes.\n\n{lines}\n"
-                "Health: /healthz   Status: /+status\n",
+                "Health: /healthz, /readyz   Status: /+status   Metrics: /metrics\n",
                 headers={"Vary": "Accept"},
             )
         query = request.rel_url.query.get("q", "").strip()[:_LONGEST_QUERY]

@@ -224,7 +224,8 @@ class Files:
         self._registry.forget(transfer.download)
         key, download, record = transfer.record.key, transfer.download, transfer.record
         seconds = time.monotonic() - transfer.began
-        if download.head is not None:  # what never began has its line in the log alone
+        is_metadata = record.filename.endswith(".metadata")  # PEP 658: small, many, and of interest to nobody
+        if download.head is not None and not is_metadata:  # what never began has its line in the log alone
             is_committed = transfer.sha256 is not None
             self._metrics.recent.appendleft(ended(download, seconds, error, is_committed=is_committed))
         if error is None and transfer.sha256 is not None:
@@ -238,7 +239,7 @@ class Files:
                 self._scope.start(
                     self._catalog.mark_immutable(record.index, record.address), name=f"catalogue {record.filename}"
                 )
-            log.info("%s", line(download, seconds))
+            log.log(logging.DEBUG if is_metadata else logging.INFO, "%s", line(download, seconds))
             if record.wheel is not None and self.extraction is not None:
                 self.extraction.found(record, transfer.sha256)
         elif record.wheel is not None and self.extraction is not None and error is not None:

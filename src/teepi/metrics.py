@@ -11,7 +11,7 @@ from typing import Final
 _FIRST_BYTE_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LAG_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
-_RECENT: Final = 20  # a glance takes in no more
+_RECENT: Final = 12  # a glance takes in no more
 
 
 class Histogram:

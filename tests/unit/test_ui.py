@@ -84,7 +84,7 @@ async def test_home_shows_what_arrives_what_was_saved_and_the_cache_against_its_
     text = await text_of(await handlers(overview).home(request()))
     for said in (
         *("45 GB", "75 %", "20 GB", "of 50 GB", "1\u202f234 files", "torch-2.9.0-py3-none-any.whl", "of 780 MB"),
-        *("and 3 more", "six-1.17.0-py2.py3-none-any.whl", "0.2 s", "1 min ago", "The cache disk is full."),
+        *("and 3 more", "six-1.17.0-py2.py3-none-any.whl", "210 ms", "1 min ago", "The cache disk is full."),
     ):
         assert said in text
     assert '<progress value="300000000" max="780000000"' in text

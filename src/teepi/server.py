@@ -21,6 +21,7 @@ from teepi.download import Registry
 from teepi.errors import StoreError
 from teepi.exposition import Exposition, Gauges
 from teepi.files import Files
+from teepi.history import History
 from teepi.indexes import DEFAULT_INDEX, Indexes
 from teepi.legacy import Legacy
 from teepi.limits import Limits
@@ -69,6 +70,7 @@ class Server:
         """Host and port of each listening socket, once started."""
         self.registry = Registry()
         self.readiness: Readiness | None = None
+        self.history: History | None = None
         self._undo = contextlib.AsyncExitStack()
         self._http: connection.Server | None = None
         self._listeners: list[asyncio.Server] = []
@@ -149,12 +151,15 @@ class Server:
         def problems() -> list[str]:
             return [sentence for sentence in (store.problem, catalog.problem) if sentence]
 
+        self.history = history = History(self.metrics, store)
+        await history.load()
+        undo.push_async_callback(history.save)
         readiness, exposition = self._observe(store, catalog, pages, upstreams, scope, problems)
         app = App(
             PageHandlers(indexes, pages, lists, limits),
             FileHandlers(indexes, files, senders, self.metrics),
             LegacyHandlers(indexes, pages, legacy),
-            OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems, readiness, exposition),
+            OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems, readiness, exposition, history),
             self.metrics,
         )
         self._http = connection.Server(
@@ -167,6 +172,7 @@ class Server:
         await self._listen()
         scope.start(maintenance.recover(store, page_store, catalog, limits), name="recovery")
         scope.start(maintenance.flush_forever(catalog), name="flushing access times")
+        scope.start(history.keep_forever(), name="sampling hits and bytes")
 
     def _observe(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from packaging.utils import canonicalize_name
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from teepi.catalog import Catalog
     from teepi.download import Registry
+    from teepi.history import Sample
     from teepi.live import Live
     from teepi.metrics import Ended, Metrics
 
@@ -49,30 +50,6 @@ class CachedProject:
     def idle_seconds(self) -> float:
         """How long ago that was."""
         return max(0.0, time.time() - self.used_at)
-
-
-class Sample(Protocol):
-    """What was counted in one span of time."""
-
-    @property
-    def begin(self) -> float:
-        """Unix time."""
-
-    @property
-    def hits(self) -> int:
-        """File requests answered from the cache."""
-
-    @property
-    def misses(self) -> int:
-        """File requests that caused or joined a fetch."""
-
-    @property
-    def cached_bytes(self) -> int:
-        """Bytes of files handed out that upstream was not asked for."""
-
-    @property
-    def fetched_bytes(self) -> int:
-        """Bytes received from upstream."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from teepi.download import Registry
 from teepi.errors import StoreError, TeepiError
 from teepi.exposition import Exposition, Gauges
 from teepi.files import Files
+from teepi.history import History
 from teepi.index_settings import IndexSettings
 from teepi.indexes import DEFAULT_INDEX, Indexes
 from teepi.legacy import Legacy
@@ -73,6 +74,7 @@ class Server:
         """Host and port of each listening socket, once started."""
         self.registry = Registry()
         self.readiness: Readiness | None = None
+        self.history: History | None = None
         self._undo = contextlib.AsyncExitStack()
         self._upstreams: dict[str, Upstream] = {}
         self._connected: list[Upstream] = []
@@ -132,13 +134,16 @@ class Server:
         def problems() -> list[str]:
             return [sentence for sentence in (store.problem, catalog.problem) if sentence]
 
+        self.history = history = History(self.metrics, store)
+        await history.load()
+        undo.push_async_callback(history.save)
         readiness, exposition = self._observe(store, catalog, pages, upstreams, scope, problems)
-        overviews = Overviews(live, self.registry, self.metrics, catalog, problems, tuple)
+        overviews = Overviews(live, self.registry, self.metrics, catalog, problems, history.series)
         app = App(
             PageHandlers(indexes, pages, lists, limits),
             FileHandlers(indexes, files, senders, self.metrics),
             LegacyHandlers(indexes, pages, legacy),
-            OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems, readiness, exposition),
+            OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems, readiness, exposition, history),
             UiHandlers(overviews.now, overviews.search, DEFAULT_INDEX),
             self.metrics,
         )
@@ -152,6 +157,7 @@ class Server:
         await self._listen()
         scope.start(maintenance.recover(store, page_store, catalog, limits), name="recovery")
         scope.start(maintenance.flush_forever(catalog), name="flushing access times")
+        scope.start(history.keep_forever(), name="sampling hits and bytes")
 
     def _connect(self, name: str, index: IndexSettings) -> None:
         """Make the upstream of an index, in the place of a former one; that one's transfers go on to their end."""

@@ -12,7 +12,7 @@ import pytest
 
 from teepi import logs
 from tests.http.scene import FILENAME, stage
-from tests.support.clients import fetch
+from tests.support.clients import RawClient, fetch
 from tests.support.faults import EarlyEnd, Status
 from tests.support.wheels import noise
 
@@ -60,6 +60,25 @@ async def test_lines_of_a_fetch_carry_the_request_that_caused_it(
     assert (await scene.get({"X-Request-ID": "ci-job/17"})).status == 200
     await scene.settled()
     assert ids(log, FILENAME) == {"ci-job/17"}
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Basic c2VjcmV0\x00\r\n\r\n", "Invalid header value char"),
+        (b"GET http://user:c2VjcmV0@a/ HTTP/9\r\n\r\n", "Bad status line: Expected dot"),
+        (b"GET /?token=c2VjcmV0\x01 HTTP/1.1\r\nHost: a\r\n\r\n", "Invalid char in url query"),
+    ],
+)
+async def test_request_that_cannot_be_read_is_logged_without_its_secrets(
+    make_teepi: MakeTeepi, log: pytest.LogCaptureFixture, head: bytes, said: str
+) -> None:
+    """What was wrong, not the line that it was in."""
+    teepi = await make_teepi()
+    async with await RawClient.connect(teepi.address) as client:
+        await client.send_bytes(head)
+        assert (await client.read_answer()).status == 400
+    assert [message.partition("127.0.0.1: ")[2] for message in log.messages] == [said]
 
 
 async def test_error_answer_names_its_request_as_the_log_does(

@@ -143,6 +143,18 @@ async def test_labels_hold_nothing_that_clients_send(upstream: Upstream, make_te
     assert len(await samples(teepi)) <= len(before) + 16
 
 
+async def test_status_tells_the_last_day_over_a_restart(upstream: Upstream, make_teepi: MakeTeepi) -> None:
+    """Counters begin anew with each process; what a cache is good for is seen over days."""
+    scene = await stage(upstream, make_teepi, noise(300_000))
+    await scene.cached()
+    await scene.get()
+    await scene.teepi.stop()
+    found = json.loads((await fetch((await make_teepi()).address, "/+status")).body)
+    assert found["counters"]["hits"] == 0
+    assert (found["day"]["hits"], found["day"]["misses"]) == (1, 1)
+    assert (found["day"]["cached_bytes"], found["day"]["saved_bytes"]) == (300_000, 300_000)
+
+
 # --- /readyz
 
 

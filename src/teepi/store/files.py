@@ -80,6 +80,7 @@ class Store:
         self._aliases = self._layout / "files" / "url"
         self._partials = self._layout / "partial"
         self._damaged = self._layout / "damaged"
+        self._history = root / "history.json"
         self._boot_id = boot_id()
         # Of its own: a disk that hangs takes this thread and no other.
         self.probing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="probing")
@@ -166,10 +167,16 @@ class Store:
 
     # -- the disk ------------------------------------------------------------------------------------
 
-    @property
-    def history_path(self) -> Path:
-        """Where the history of hits and bytes is kept."""
-        return self.root / "history.json"
+    def read_history(self) -> bytes | None:
+        """Return what :meth:`write_history` wrote. Raises OSError."""
+        try:
+            return self._history.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write_history(self, data: bytes) -> None:
+        """Keep the history of hits and bytes. Raises OSError."""
+        replace_file(self._history, data, durable=False)
 
     def probe(self, low_space_bytes: int) -> DiskState:
         """Try whether the directory takes a file; less than ``low_space_bytes`` free is a problem as well."""

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 if TYPE_CHECKING:
@@ -63,9 +64,13 @@ class Connection(RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ANN401 - as aiohttp has it
-        """Say what was wrong with a request head in one line: anyone can send a thousand bad ones."""
+        """Say what was wrong with a request head in one line: anyone can send a thousand bad ones.
+
+        The parser shows the wrong line behind an empty one, which may be credentials: that is left out.
+        """
         error = kw.get("exc_info")
-        log.info("%s: %r", str(args[0]) % args[1:] if args else "Bad request", error)
+        said = error.message.partition("\n\n")[0] if isinstance(error, HttpProcessingError) else repr(error)
+        log.info("%s: %s", str(args[0]) % args[1:] if args else "Bad request", " ".join(said.split()).rstrip(":"))
 
 
 class Server(web.Server):

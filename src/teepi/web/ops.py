@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from teepi.download import Registry
     from teepi.exposition import Exposition
+    from teepi.history import History
     from teepi.metrics import Metrics
     from teepi.readiness import Readiness
 
@@ -32,10 +33,12 @@ class OpsHandlers:
         problems: Callable[[], list[str]],
         readiness: Readiness,
         exposition: Exposition,
+        history: History,
     ) -> None:
         """``cache_totals`` gives (files, bytes) of the cache; ``problems`` the sentences that degrade it."""
         self._readiness = readiness
         self._exposition = exposition
+        self._history = history
         self._registry = registry
         self._metrics = metrics
         self._cache_totals = cache_totals
@@ -52,7 +55,8 @@ class OpsHandlers:
         return web.json_response(report, status=200 if is_ready else 503, headers={"Cache-Control": "no-store"})
 
     async def status(self, request: BaseRequest) -> web.StreamResponse:  # noqa: ARG002 - a handler
-        """``/+status``: JSON with downloads in flight, counters, and the cache's size in bytes."""
+        """``/+status``: JSON with downloads in flight, counters, the last 24 hours, and the cache's size in bytes."""
+        [day] = self._history.series(hours=24, points=1)
         files, size = self._cache_totals()
         downloads: list[dict[str, Any]] = [
             {
@@ -72,6 +76,13 @@ class OpsHandlers:
                 "uptime_seconds": round(time.monotonic() - self._began, 1),
                 "in_flight": downloads,
                 "counters": self._metrics.snapshot(),
+                "day": {
+                    "hits": day.hits,
+                    "misses": day.misses,
+                    "cached_bytes": day.cached_bytes,
+                    "fetched_bytes": day.fetched_bytes,
+                    "saved_bytes": day.saved_bytes,
+                },
                 "cache": {"files": files, "bytes": size},
                 "problems": self._problems(),
             },

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from teepi.overview import Sample
+    from teepi.history import Sample
 
 _WIDTH: Final = 660.0
 _RATIO_TOP: Final = 8.0  # the hit ratio has a band of its own above the bytes
@@ -115,7 +115,7 @@ def plot(samples: Sequence[Sample], now: float) -> Plot:
             Mark("100 %", y=_RATIO_TOP),
         ],
         [Mark(_clock(begin + hour * 3600), x=hour / _HOURS * _WIDTH) for hour in range(2, _HOURS, 4)],
-        sum(max(0, cached) for cached, _, _, _ in sums),
+        max(0, sum(sample.saved_bytes for sample in samples if begin <= sample.begin)),
     )
 
 

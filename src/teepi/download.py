@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from teepi.source import SourceHead
 
 
+_UNIT: Final = 1000
+
+
 class State(Enum):
     """Where a download stands."""
 
@@ -194,6 +197,14 @@ class Download:
         """Attached cursors."""
         return len(self._cursors)
 
+    def told(self, seconds: float) -> str:
+        """Return one line about it for people; it took ``seconds``."""
+        parts = [f"{self.name} {_size(self.arrived)}", "1 fetch"]
+        parts += ["1 client" if self.clients == 1 else f"{self.clients} clients", f"{_brief(seconds)} s"]
+        if self.resumes:
+            parts.append("resumed once" if self.resumes == 1 else f"resumed {self.resumes} times")
+        return ", ".join(parts) + "."
+
     def serves(self, position: int) -> bool:
         """Whether a new reader can begin at ``position`` (a ring forgets its beginning, and ends without readers)."""
         if self._abandoned:
@@ -285,6 +296,20 @@ class Download:
             self._parked.discard(cursor)
             if cursor.wake is not None:
                 cursor.wake()
+
+
+def _size(size: float) -> str:
+    if size < _UNIT:
+        return f"{size:.0f} bytes"
+    for unit in ("kB", "MB"):
+        size /= _UNIT
+        if size < _UNIT:
+            return f"{_brief(size)} {unit}"
+    return f"{size / _UNIT:.1f} GB"
+
+
+def _brief(number: float) -> str:
+    return f"{number:.1f}" if number < 10 else f"{number:.0f}"  # noqa: PLR2004 - two digits are enough
 
 
 class Registry:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from teepi.download import Download, State
 from teepi.errors import Mismatch, Offline, RangeNotSatisfiable, TeepiError, Unavailable
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from teepi.upstream import Upstream
 
 log = logging.getLogger(__name__)
-
-_UNIT: Final = 1000
 
 
 class Outcome(Enum):
@@ -235,7 +233,7 @@ class Files:
                 self._scope.start(
                     self._catalog.mark_immutable(record.index, record.address), name=f"catalogue {record.filename}"
                 )
-            log.info("%s", _told(download, time.monotonic() - transfer.began))
+            log.info("%s", download.told(time.monotonic() - transfer.began))
             if record.wheel is not None and self.extraction is not None:
                 self.extraction.found(record, transfer.sha256)
         elif record.wheel is not None and self.extraction is not None and error is not None:
@@ -383,30 +381,3 @@ class Files:
                 yield PassedRange(start, stop, total, stream)
             else:
                 yield None
-
-
-def _told(download: Download, seconds: float) -> str:
-    """Return the line about a download that has been committed."""
-    parts = [
-        f"{download.name} {_size(download.arrived)}",
-        "1 fetch",
-        "1 client" if download.clients == 1 else f"{download.clients} clients",
-        f"{_brief(seconds)} s",
-    ]
-    if download.resumes:
-        parts.append("resumed once" if download.resumes == 1 else f"resumed {download.resumes} times")
-    return ", ".join(parts) + "."
-
-
-def _size(size: float) -> str:
-    if size < _UNIT:
-        return f"{size:.0f} bytes"
-    for unit in ("kB", "MB"):
-        size /= _UNIT
-        if size < _UNIT:
-            return f"{_brief(size)} {unit}"
-    return f"{size / _UNIT:.1f} GB"
-
-
-def _brief(number: float) -> str:
-    return f"{number:.1f}" if number < 10 else f"{number:.0f}"  # noqa: PLR2004 - two digits are enough

@@ -151,7 +151,7 @@ class _Collector:
             "teepi_upstream_received_bytes", "Bytes of bodies received from upstream.", labels=("kind",)
         )
         received.add_metric(("file",), metrics.upstream_file_bytes)
-        received.add_metric(("page",), metrics.upstream_bytes - metrics.upstream_file_bytes)
+        received.add_metric(("page",), metrics.upstream_page_bytes)
         yield received
         yield _histogram(
             "upstream_first_byte",

@@ -110,8 +110,8 @@ class Metrics:
     upstream_requests: int = 0
     upstream_bytes: int = 0
     """Body bytes received from upstream."""
-    upstream_file_bytes: int = 0
-    """… of which are of files; the rest is pages."""
+    upstream_page_bytes: int = 0
+    """… of which are of pages and lists; the rest is of files."""
     sent_bytes: int = 0
     """Body bytes of files handed to clients."""
     cached_bytes: int = 0
@@ -151,6 +151,11 @@ class Metrics:
     def saved_bytes(self) -> int:
         """Bytes of files sent to clients less those fetched for them; below 0 while a fetch is ahead of its clients."""
         return self.sent_bytes - self.upstream_file_bytes
+
+    @property
+    def upstream_file_bytes(self) -> int:
+        """Body bytes of files received from upstream."""
+        return self.upstream_bytes - self.upstream_page_bytes
 
     def count_request(self, kind: str, result: str, status: int) -> None:
         """Count a request that was answered with the HTTP ``status``."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from teepi.errors import NotFound, UpstreamError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_SERVER_ERROR: Final = 500
 PATIENCE_SECONDS: Final = 1.0
 """So long an answer waits for the probes; monitors give up after a few seconds."""
 DISK_EVERY_SECONDS: Final = 5.0
@@ -86,7 +90,9 @@ class Readiness:
         self._circuit_wait_seconds = circuit_wait_seconds
         self._offline = offline
         self._probes = {
-            index: Probe(scope, upstream.reach, every_seconds=UPSTREAM_EVERY_SECONDS, name=f"probing {index}")
+            index: Probe(
+                scope, partial(_reach, upstream), every_seconds=UPSTREAM_EVERY_SECONDS, name=f"probing {index}"
+            )
             for index, upstream in upstreams.items()
         }
         self.is_draining = False
@@ -127,3 +133,20 @@ class Readiness:
         if counters.answered_at > counters.failed_at:
             return None
         return found or f"The upstream of {index} has not answered yet."
+
+
+async def _reach(upstream: Upstream) -> str | None:
+    """Ask whether a mirror answers at all; return what is wrong with the first one when none does."""
+    failure: str | None = None
+    for mirror in upstream.mirrors:
+        try:
+            await upstream.head(mirror)
+        except NotFound:
+            return None
+        except UpstreamError as error:
+            if error.upstream_status is not None and error.upstream_status < _SERVER_ERROR:
+                return None
+            failure = failure or error.message
+        else:
+            return None
+    return failure

@@ -43,7 +43,6 @@ _PARTIAL: Final = 206
 _NOT_MODIFIED: Final = 304
 _NOT_FOUND: Final = (404, 410)
 _RANGE_REFUSED: Final = 416
-_SERVER_ERROR: Final = 500
 _WORTH_ANOTHER_TRY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MOST_DIGITS: Final = 18  # a longer number is no size of any file
 
@@ -146,6 +145,11 @@ class Upstream:
         """URL of the first mirror's project list."""
         return self._mirrors[0]
 
+    @property
+    def mirrors(self) -> tuple[str, ...]:
+        """URLs of all mirrors' project lists."""
+        return self._mirrors
+
     async def project(
         self, project: str, *, seen_at: str | None = None, etag: str | None = None, last_modified: str | None = None
     ) -> UpstreamPage:
@@ -245,24 +249,11 @@ class Upstream:
             yield answer, self._chunks(response, url)
 
     async def _chunks(self, response: aiohttp.ClientResponse, url: str) -> AsyncIterator[bytes]:
-        stream = _Stream(response, url, SourceHead(0, None), self._metrics, is_file=False)
+        stream = _Stream(response, url, SourceHead(0, None), self._metrics)
         watched = WatchedStream(stream, shown(url), self._limits)
         while part := await watched.read():
+            self._metrics.upstream_page_bytes += len(part)
             yield part
-
-    async def reach(self) -> str | None:
-        """Ask whether a mirror answers at all; return what is wrong with the first one when none does."""
-        failure: str | None = None
-        for mirror in self._mirrors:
-            try:
-                async with self._get(self._small, mirror, {}, method="HEAD", resuming=True) as response:
-                    if response.status < _SERVER_ERROR:
-                        return None
-                    said = f"Upstream answered {response.status} for {shown(mirror)}."
-            except TeepiError as error:
-                said = error.message
-            failure = failure or said
-        return failure
 
     async def head(self, url: str) -> SourceHead:
         """Ask what a file is like without its bytes. Raises as :meth:`page` does."""
@@ -356,15 +347,12 @@ class UpstreamSource:
 class _Stream:
     """The body of an upstream answer."""
 
-    __slots__ = ("_broken", "_is_file", "_metrics", "_response", "_url", "head")
+    __slots__ = ("_broken", "_metrics", "_response", "_url", "head")
 
-    def __init__(
-        self, response: aiohttp.ClientResponse, url: str, head: SourceHead, metrics: Metrics, *, is_file: bool = True
-    ) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, url: str, head: SourceHead, metrics: Metrics) -> None:
         self._response = response
         self._url = url
         self._metrics = metrics
-        self._is_file = is_file
         self._broken: Exception | None = None
         self.head = head
 
@@ -383,8 +371,6 @@ class _Stream:
                 msg = f"{shown(self._url)} broke off: {_reason(error)}."
                 raise Interrupted(msg) from error
         self._metrics.upstream_bytes += len(data)
-        if self._is_file:
-            self._metrics.upstream_file_bytes += len(data)
         return data
 
 

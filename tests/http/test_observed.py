@@ -189,6 +189,7 @@ async def test_ready_with_the_upstream_down_is_degraded_until_it_answers(
     assert report["problems"] == [report["checks"][_UPSTREAM]]
     assert report["problems"][0].startswith(f"{upstream.index_url} cannot be reached: ")
     assert (await ready(teepi))[1] == report
+    assert teepi.server.metrics.upstreams["root/pypi"].answers == {"unreachable": 1}  # not asked for each question
     await upstream.start()
     assert (await fetch(teepi.address, "/simple/demo/")).status == 200
     assert (await ready(teepi))[1]["status"] == "ok"
@@ -253,7 +254,8 @@ async def test_ready_does_not_hang_with_the_disk(make_teepi: MakeTeepi, monkeypa
     monkeypatch.setattr(readiness, "PATIENCE_SECONDS", 0.05)
     teepi = await make_teepi(offline=True)
     try:
-        _, report = await ready(teepi)
+        async with asyncio.timeout(2):
+            _, report = await ready(teepi)
         assert report["problems"] == ["The disk of the cache does not answer."]
         assert (await fetch(teepi.address, "/healthz")).body == b"ok\n"
         assert ("teepi_disk_free_bytes",) not in await samples(teepi)

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from teepi.descriptor import Descriptor
 from teepi.download import MOVES, Download, Registry, State
+from teepi.download_report import line as report
 from teepi.errors import Interrupted, Mismatch
 from teepi.model import FileKey
 from teepi.readable import Cursor
@@ -387,3 +388,19 @@ class Interleavings(RuleBasedStateMachine):
 
 TestInterleavings = Interleavings.TestCase
 TestInterleavings.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize(
+    ("size", "clients", "resumes", "seconds", "line"),
+    [
+        (780_400_000, 12, 2, 31.4, "demo.whl 780 MB, 1 fetch, 12 clients, 31 s, resumed 2 times."),
+        (2_345_678_901, 1, 1, 301.0, "demo.whl 2.3 GB, 1 fetch, 1 client, 301 s, resumed once."),
+        (1_234, 0, 0, 0.04, "demo.whl 1.2 kB, 1 fetch, 0 clients, 0.0 s."),
+        (999, 2, 0, 9.94, "demo.whl 999 bytes, 1 fetch, 2 clients, 9.9 s."),
+    ],
+)
+def test_line_in_the_log_is_one_for_people(size: int, clients: int, resumes: int, seconds: float, line: str) -> None:
+    """Name, size, fetch, clients, seconds, and resumes where there were any."""
+    download = Download(KEY, withheld_bytes=0, name="demo.whl")
+    download.arrived, download.clients, download.resumes = size, clients, resumes
+    assert report(download, seconds) == line

@@ -23,7 +23,7 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encodin
 @pytest.fixture
 def metrics() -> Metrics:
     """Give counters of which none is at 0."""
-    metrics = Metrics(sent_bytes=100, cached_bytes=60, passed_bytes=10, upstream_bytes=70, upstream_file_bytes=45)
+    metrics = Metrics(sent_bytes=100, cached_bytes=60, passed_bytes=10, upstream_bytes=70, upstream_page_bytes=25)
     metrics.cache_limit_bytes = 10**9
     metrics.count_request("file", "hit", 206)
     metrics.count_request("file", "hit", 200)

@@ -59,7 +59,7 @@ def serve(metrics: Metrics, *, hits: int = 0, misses: int = 0) -> None:
     metrics.misses += misses
     metrics.sent_bytes += 100 * (hits + misses)
     metrics.cached_bytes += 100 * hits
-    metrics.upstream_file_bytes += 100 * misses
+    metrics.upstream_page_bytes += 10 * misses
     metrics.upstream_bytes += 110 * misses
 
 

@@ -121,8 +121,7 @@ class Catalog:
 
     async def rows(self) -> int:
         """Return how many links are known, at most: rows that were replaced leave gaps."""
-        older, newer = await self._rows_of(tables.ROWS)
-        return sum(row[0] or 0 for row in (*older, *newer))
+        return sum(row[0] or 0 for rows in await self._rows_of(tables.ROWS) for row in rows)
 
     async def projects(self, part: str, limit: int) -> list[tuple[str, str, int, int, float]]:
         """Return projects with ``part`` in their normalised name of which files are in the store.

@@ -176,7 +176,7 @@ class Store:
 
     def write_history(self, data: bytes) -> None:
         """Keep the history of hits and bytes. Raises OSError."""
-        replace_file(self._history, data, durable=False)
+        replace_file(self._history, data)
 
     def probe(self, low_space_bytes: int) -> DiskState:
         """Try whether the directory takes a file; less than ``low_space_bytes`` free is a problem as well."""

@@ -50,6 +50,33 @@ def hashed_address(url: str, filename: str, digest: Digest | None) -> tuple[str,
     return folder + filename, folder + quote(filename, safe="")
 
 
+_UNUSUAL: Final = re.compile(r"[^!$&-.0-;=@-Z_a-z~/]|/[./]")  # encoded, to be encoded, or with segments that vanish
+_USUAL_ORIGIN: Final = re.compile(r"https?://[a-z0-9][a-z0-9.-]*(?::[0-9]+)?")
+
+
+def plain_address(url: str) -> str | None:
+    """Return the address of ``url``, which is also the link to it; None where :func:`address_of` has to decide.
+
+    Says of an absolute URL in plain spelling what :func:`link_resolver` and :func:`address_of` say, at a third of
+    their price: it is its own resolution, and has no fragment.
+    """
+    if _UNUSUAL.search(url, _AUTHORITY_START) is not None:
+        return None
+    path_start = url.find("/", _AUTHORITY_START)
+    place = _plain_place(url[:path_start]) if path_start > 0 else None
+    return None if place is None else place + url[path_start:]
+
+
+@lru_cache(maxsize=1024)
+def _plain_place(origin: str) -> str | None:
+    """Return kind and authority of ``origin`` where there is nothing special about them."""
+    if not _USUAL_ORIGIN.fullmatch(origin) or not _has_host(origin):
+        return None
+    scheme, _, authority = origin.partition("://")
+    place = _place(scheme, authority)
+    return None if place is None else place[0]
+
+
 @lru_cache(maxsize=1024)
 def _place(scheme: str, authority: str) -> tuple[str, str] | None:
     """Return kind and authority (lower case, no userinfo, no default port), decoded and encoded, or None."""

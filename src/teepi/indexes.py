@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from teepi.bases import Bases
 from teepi.errors import NotFound, Offline, Unavailable
+from teepi.filenames import project_of_filename
 from teepi.metadata import METADATA, metadata_of
 from teepi.pages import Freshness
-from teepi.simple_api import project_of_filename
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -12,8 +12,10 @@ import hashlib
 import logging
 import os
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
 
 from teepi.download import Download
 from teepi.errors import (

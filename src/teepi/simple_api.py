@@ -9,23 +9,16 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urljoin
 
 import msgspec
-from packaging.utils import (
-    InvalidName,
-    InvalidSdistFilename,
-    InvalidWheelFilename,
-    canonicalize_name,
-    parse_sdist_filename,
-    parse_wheel_filename,
-)
-from packaging.version import InvalidVersion, Version
+from msgspec.structs import replace
 
-from teepi.addresses import address_of, filename_of, hashed_address, is_filename, link_resolver
+from teepi.addresses import address_of, filename_of, hashed_address, is_filename, link_resolver, plain_address
 from teepi.errors import BadPage
+from teepi.filenames import has_known_extension, version_of_filename
 from teepi.http_semantics import PageFormat
 from teepi.model import DIGEST_PREFERENCE, Digest, FileRecord
 from teepi.simple_html import is_for_people, parse_html, render_html
@@ -34,7 +27,7 @@ from teepi.wheel_metadata import wheel_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ProjectPage", "address_of", "parse_page", "project_of_filename", "render", "with_core_metadata"]
+__all__ = ["ProjectPage", "address_of", "parse_page", "render", "with_core_metadata"]
 
 _API_VERSION: Final = re.compile(r"1(?:\.([0-9]{1,4}))?(?:\.[0-9]+)*")
 _CHARSET: Final = re.compile(
@@ -79,7 +72,7 @@ def parse_page(body: bytes, *, content_type: str, url: str, index: str, project:
         minor = _check_version(document, said)
         link_base = _resolved_base(url, base)
         pairs = _read_files(document, link_base=link_base, index=index, project=project, named=False)
-        if not any(_EXTENSION.search(record.filename) for record, _ in pairs) and (
+        if not any(has_known_extension(record.filename) for record, _ in pairs) and (
             labelled_json or b"<" not in body or is_for_people(body)
         ):
             raise BadPage(f"The answer of {said} is not an index page but something of another kind, or empty.")
@@ -104,7 +97,7 @@ def with_core_metadata(page: ProjectPage, known: Mapping[str, str]) -> ProjectPa
                 files.append({**file, "core-metadata": True if sha256 is None else {"sha256": sha256}})
                 continue
         files.append(file)
-    return replace(page, document={**page.document, "files": files})
+    return ProjectPage(page.project, {**page.document, "files": files}, page.files, page.links)
 
 
 def render(page: ProjectPage, form: PageFormat, base: str) -> bytes:
@@ -148,20 +141,12 @@ def _complete_for_1_1(document: dict[str, Any], records: list[FileRecord]) -> No
 
     Every file must have a size, and installers rely on it.
     """
-    versions = {_version_of_filename(record.filename) for record in records}
+    versions = {version_of_filename(record.filename) for record in records}
     known = [version for version in versions if version is not None]
     if len(known) == len(versions) and all(record.size is not None for record in records):
         document["versions"] = [str(version) for version in sorted(known)]
     else:
         document["meta"]["api-version"] = "1.0"
-
-
-def _version_of_filename(filename: str) -> Version | None:
-    """Return the version of a wheel or an sdist, or None for what is neither."""
-    try:
-        return parse_wheel_filename(filename)[1] if filename.endswith(".whl") else parse_sdist_filename(filename)[1]
-    except (InvalidWheelFilename, InvalidSdistFilename):
-        return None
 
 
 def _as_utf8(body: bytes, content_type: str) -> bytes:
@@ -199,7 +184,10 @@ def _read_files(
     pairs: list[tuple[FileRecord, str]] = []
     for file in document["files"]:
         link = file.get("url") if isinstance(file, dict) else None
-        resolved = resolve(link) if isinstance(link, str) else None
+        if not isinstance(link, str):
+            continue
+        address = plain_address(link)
+        resolved = (link, "") if address is not None else resolve(link)
         if resolved is None:
             continue
         url, fragment = resolved
@@ -218,19 +206,14 @@ def _read_files(
         metadata = _settle_metadata(file)
         size = file.get("size")
         digest = _digest(hashes)
-        address, link = address_of(url, filename, digest)
-        record = FileRecord(
-            index=index,
-            project=project,
-            filename=filename,
-            url=url,
-            address=address,
-            digest=digest,
-            size=size if type(size) is int and size >= 0 else None,
-            metadata=(_digest(metadata) or True) if isinstance(metadata, dict) else metadata is True,
-        )
+        if address is not None and address.endswith("/" + filename):
+            link = address
+        else:
+            address, link = address_of(url, filename, digest)
+        size = size if type(size) is int and size >= 0 else None
+        core = (_digest(metadata) or True) if isinstance(metadata, dict) else metadata is True
         kept.append(file)
-        pairs.append((record, link))
+        pairs.append((FileRecord(index, project, filename, url, address, digest, size, core), link))
     document["files"] = kept
     return pairs
 
@@ -274,64 +257,3 @@ def _without_collisions(pairs: list[tuple[FileRecord, str]]) -> list[tuple[FileR
         else:
             unambiguous.append((record, link))
     return unambiguous
-
-
-_EXTENSION: Final = re.compile(r"\.(?:whl|egg|exe|msi|zip|tar|tgz|tbz|tar\.(?:gz|bz2|xz|Z|zst))$")
-_INSTALLER: Final = re.compile(r"(.+)-[^-]+\.(?:win32|win-amd64|win-arm32|win-arm64|win-ia64)(?:-py[0-9.]+)?")
-_MAX_FILENAME: Final = 255
-"""Longer than any file system takes; the fallback below tries every dash."""
-
-
-def project_of_filename(filename: str) -> str | None:
-    """Return the normalised project of a wheel, sdist, egg or Windows installer, or None for other names.
-
-    The name of its ``.metadata`` or ``.asc`` will do as well.
-    """
-    if filename.endswith((".metadata", ".asc")):
-        filename = filename.rpartition(".")[0]
-    extension = _EXTENSION.search(filename)
-    if extension is None or len(filename) > _MAX_FILENAME:
-        return None
-    stem = filename[: extension.start()]
-    name: str | None
-    try:
-        match extension[0]:
-            case ".whl":
-                name = _wheel_project(filename)
-            case ".egg":  # dashes in a name are underscores there: name-version-pyX.Y[-platform]
-                name = stem.partition("-")[0] if "-" in stem else None
-            case ".exe" | ".msi":
-                match = _INSTALLER.fullmatch(stem)
-                name = match[1] if match is not None else None
-            case _:
-                name = _sdist_project(filename, stem)
-        return canonicalize_name(name, validate=True) if name else None
-    except InvalidName:
-        return None
-
-
-def _wheel_project(filename: str) -> str | None:
-    """Return the project of a wheel; of old ones with a version that is none, too."""
-    try:
-        return parse_wheel_filename(filename)[0]
-    except InvalidWheelFilename:
-        name, *rest = filename.split("-")
-        return name if len(rest) in {4, 5} else None  # version, perhaps a build tag, and three tags
-
-
-def _sdist_project(filename: str, stem: str) -> str | None:
-    """Return the project of an sdist; of old ones with dashes in the version, too (``foo-bar-1.0-beta``)."""
-    try:
-        return parse_sdist_filename(filename)[0]
-    except InvalidSdistFilename:
-        pass
-    dashes = [position for position, character in enumerate(stem) if character == "-"]
-    for dash in dashes:
-        try:
-            Version(stem[dash + 1 :])
-        except InvalidVersion:
-            continue
-        return stem[:dash]
-    # A binary archive (foo-1.0.linux-x86_64) or no version at all: the last dash before a digit.
-    numbered = [dash for dash in dashes if stem[dash + 1 : dash + 2].isdecimal()]
-    return stem[: numbered[-1]] if numbered else None

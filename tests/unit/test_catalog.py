@@ -8,10 +8,10 @@ import sqlite3
 import threading
 import time
 from contextlib import asynccontextmanager, closing, contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from teepi.catalog import Catalog, tables
 from teepi.catalog import catalog as actions

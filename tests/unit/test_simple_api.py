@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teepi.errors import BadPage
+from teepi.filenames import project_of_filename
 from teepi.http_semantics import PageFormat, decode_target
 from teepi.model import Digest
-from teepi.simple_api import ProjectPage, address_of, parse_page, project_of_filename, render
+from teepi.simple_api import ProjectPage, address_of, parse_page, render
 
 SHA256 = "0123456789abcdef" * 4
 OTHER_SHA256 = "fedcba9876543210" * 4

@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
+
+from msgspec.structs import replace
 
 from teepi.model import Digest, FileRecord
 

@@ -388,7 +388,7 @@ def test_html_page_without_files_is_a_page(body: bytes) -> None:
     """A project may have no files."""
     page = parse(body)
     assert page.files == ()
-    assert page.links == ()
+    assert page.links == []
     assert as_json(page)["files"] == []
 
 

@@ -49,6 +49,7 @@ _KEEPALIVE_SECONDS: Final = 90.0  # installers idle up to 75 s between requests
 _HEAD_BYTES: Final = 16384
 DRAIN_SECONDS: Final = 5.0  # podman kills 10 s after SIGTERM
 _CLOSE_SECONDS: Final = 0.5
+_SWITCH_SECONDS: Final = 0.001  # a thread that parses a page lets the event loop in after so long
 _DRAIN_POLL_SECONDS: Final = 0.05
 _DESCRIPTORS: Final = 1 << 20
 
@@ -202,6 +203,7 @@ def run(settings: Settings) -> int:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    sys.setswitchinterval(_SWITCH_SECONDS)
     return uvloop.run(_serve(settings))
 
 

@@ -163,6 +163,14 @@ def filename_of(url: str) -> str:
     return unquote(name) if "%" in name else name
 
 
+def path_of(url: str) -> str:
+    """Return the path of ``url``, percent-decoded; empty where it is no URL."""
+    try:
+        return unquote(urlsplit(url).path)
+    except ValueError:  # an authority that is no IPv6 address
+        return ""
+
+
 def is_filename(name: str) -> bool:
     """Whether ``name`` can be the name of a file: one path segment of printable characters."""
     return name.isprintable() and "/" not in name and "\\" not in name and name not in {"", ".", ".."}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from teepi.limits import Limits
-    from teepi.pages import Page
+    from teepi.page_memory import Page
     from teepi.store import PageStore
     from teepi.tasks import TaskScope
     from teepi.upstream import Upstream

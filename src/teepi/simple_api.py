@@ -16,7 +16,7 @@ from urllib.parse import urljoin
 
 import msgspec
 
-from teepi.addresses import address_of, filename_of, hashed_address, is_filename, link_resolver, plain_address
+from teepi.addresses import address_of, filename_of, hashed_address, is_filename, link_resolver, path_of, plain_address
 from teepi.errors import BadPage
 from teepi.filenames import has_known_extension, project_of_filename, version_of_filename
 from teepi.http_semantics import PageFormat
@@ -94,6 +94,11 @@ class ProjectPage:
         """Return the record of the file at ``address``, which ends in the name of the file."""
         places = self._places.get(address.rpartition("/")[2], ())
         return next((self.record(at) for at in places if self.addresses[at] == address), None)
+
+    def at_path(self, path: str) -> list[FileRecord]:
+        """Return the records of all files whose upstream URL has the decoded ``path``, on whatever host."""
+        records = self.named(path.rpartition("/")[2])
+        return [record for record in records if path_of(record.url) == path]
 
     @cached_property
     def _places(self) -> dict[str, list[int]]:

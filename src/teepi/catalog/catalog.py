@@ -123,12 +123,38 @@ class Catalog:
     # Changing ---------------------------------------------------------------------------------------
 
     async def remember(self, records: Sequence[FileRecord]) -> None:
-        """Add or renew what a page links to, in one transaction.
+        """Add or renew files, in one transaction.
 
-        ``immutable`` is kept while the digest stays, and a file stays with the project it is named after.
+        ``immutable`` is kept while the digest stays, and a file stays with the project that its name leads to.
         """
         wanted = list(records)
         await self._change(lambda connection: self._merge(connection, filter(tables.is_storable, wanted)))
+
+    async def settle(
+        self, index: str, project: str, linked: Callable[[str], FileRecord | None], records: Sequence[FileRecord]
+    ) -> set[str]:
+        """Renew what is known of ``project`` after its page, which has ``linked`` at an address, and add ``records``.
+
+        Returns the addresses of those of ``records`` that were not added: another project has another file there.
+        """
+        taken: set[str] = set()
+
+        def work(connection: sqlite3.Connection) -> list[FileRecord]:
+            taken.clear()  # a second attempt, in the overlay
+            wanted = []
+            for source in (self._disk, self._overlay):
+                rows = self._rows(source, tables.BY_PROJECT, (index, project))
+                wanted += [new for row in rows if (new := linked(record_of(row).address)) is not None]
+            for record in filter(tables.is_storable, records):
+                old = self._known(index, record.address)
+                if old is not None and tables.is_taken(old, record):
+                    taken.add(record.address)
+                else:
+                    wanted.append(record)
+            return self._merge(connection, wanted)
+
+        await self._change(work)
+        return taken
 
     async def mark_immutable(self, index: str, address: str) -> None:
         """Note that upstream called this file ``immutable`` (RFC 8246)."""

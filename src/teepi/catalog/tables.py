@@ -6,13 +6,13 @@ Functions that block; which thread calls them and what a failure means is decide
 from __future__ import annotations
 
 import contextlib
-import re
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
 
 from msgspec.structs import replace
 
+from teepi.addresses import path_of
+from teepi.filenames import project_of_filename
 from teepi.model import Digest, FileRecord
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Row = tuple[Any, ...]
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """``PRAGMA user_version``. Any other value, older or newer, is set aside: rebuilding is the migration."""
 
 # In an overlay a file without a size is one that was removed; on disk its row is deleted.
@@ -30,6 +30,7 @@ _TABLES: Final = (
         index_name TEXT NOT NULL, address TEXT NOT NULL, project TEXT NOT NULL, filename TEXT NOT NULL,
         url TEXT NOT NULL, digest TEXT, size INTEGER, metadata TEXT, immutable INTEGER NOT NULL,
         path TEXT NOT NULL, PRIMARY KEY (index_name, address))""",
+    "CREATE INDEX known_by_project ON known (index_name, project)",
     "CREATE INDEX known_by_path ON known (index_name, path)",
     "CREATE INDEX known_by_digest ON known (index_name, substr(digest, 1, 23), filename)",
     """CREATE TABLE files (
@@ -44,6 +45,7 @@ _TABLES: Final = (
 
 KNOWN: Final = "SELECT index_name, address, project, filename, url, digest, size, metadata, immutable FROM known"
 BY_ADDRESS: Final = f"{KNOWN} WHERE index_name = ? AND address = ?"
+BY_PROJECT: Final = f"{KNOWN} WHERE index_name = ? AND project = ?"
 BY_PATH: Final = f"{KNOWN} WHERE index_name = ? AND path = ?"
 BY_DIGEST: Final = f"{KNOWN} WHERE index_name = ? AND substr(digest, 1, 23) = ? AND filename = ?"
 FILE_SIZE: Final = "SELECT size FROM files WHERE sha256 = ?"
@@ -80,24 +82,23 @@ def is_storable(record: FileRecord) -> bool:
 
 def merged(old: FileRecord, new: FileRecord) -> FileRecord:
     """Return what is known of an address after a page has linked to it again."""
-    if new.project != old.project and not (_is_named_after_project(new) and not _is_named_after_project(old)):
+    if new.project != old.project and (not _leads_home(new) or _leads_home(old)):
         return old  # another project's page may not take a file over
     return replace(new, immutable=True) if old.immutable and new.digest == old.digest else new
 
 
-def _is_named_after_project(record: FileRecord) -> bool:
-    """Say whether the file name is the project's, a hyphen and a version (PEP 503 names, PEP 625 and 427)."""
-    start = record.project + "-"
-    name = re.sub(r"[-_.]+", "-", record.filename).lower()
-    return name.startswith(start) and name[len(start) : len(start) + 1].isdigit()
+def is_taken(old: FileRecord, new: FileRecord) -> bool:
+    """Say whether the address of ``new`` is that of another project's file, which keeps it."""
+    return (old.url, old.digest) != (new.url, new.digest) and merged(old, new) is old
+
+
+def _leads_home(record: FileRecord) -> bool:
+    """Say whether the file's name leads to the project whose page has it."""
+    return project_of_filename(record.filename) == record.project
 
 
 def row_of(record: FileRecord) -> Row:
     """Return the values for :data:`PUT_KNOWN`."""
-    try:
-        path = unquote(urlsplit(record.url).path)
-    except ValueError:  # an authority that is no IPv6 address
-        path = ""
     return (
         record.index,
         record.address,
@@ -108,7 +109,7 @@ def row_of(record: FileRecord) -> Row:
         record.size,
         _text(record.metadata) if isinstance(record.metadata, Digest) else ("" if record.metadata else None),
         record.immutable,
-        path,
+        path_of(record.url),
     )
 
 

@@ -322,7 +322,8 @@ class Pages:
 
     async def _known(self, key: tuple[str, str]) -> Page | None:
         """Return the page from memory or disk, whatever its age; one from memory need not be parsed."""
-        return self.memory.get(key) or await self._load(key)
+        found = self.memory.get(key) or await self._load(key)
+        return found or self.memory.get(key)  # upstream's answer may have come behind the look on disk
 
     async def _load(self, key: tuple[str, str]) -> Page | None:
         """Return the page parsed, from disk unless somebody is quicker; once for all who want it."""

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from teepi.errors import BadPage, Interrupted, NotFound, RangeNotSatisfiable, TeepiError, UpstreamError
-from teepi.http_semantics import parse_content_range, parse_retry_after, strong_etag
+from teepi.http_semantics import conditions, parse_content_range, parse_retry_after, sendable, strong_etag
 from teepi.origins import origin_of, split_user_info
 from teepi.outbound import Outbound
 from teepi.simple_html import is_cut
@@ -183,7 +183,7 @@ class Upstream:
         ``hurried`` shortens the time-outs, since there is somebody else to ask. Raises :class:`NotFound` for 404 and
         410, :class:`UpstreamError` for anything else that is no page.
         """
-        headers = _conditional(accept, etag, last_modified)
+        headers = {"Accept": accept} | conditions(etag, last_modified)
         async with self._get(self._small, url, headers, decompress=True, resuming=hurried) as response:
             conditional = etag is not None or last_modified is not None
             if response.status != _OK and not (response.status == _NOT_MODIFIED and conditional):
@@ -199,8 +199,8 @@ class Upstream:
             return UpstreamPage(
                 url=str(response.url),
                 content_type=response.headers.get("Content-Type", ""),
-                etag=_sendable(response.headers.get("ETag")),
-                last_modified=_sendable(response.headers.get("Last-Modified")),
+                etag=sendable(response.headers.get("ETag")),
+                last_modified=sendable(response.headers.get("Last-Modified")),
                 body=body,
             )
 
@@ -223,7 +223,7 @@ class Upstream:
 
         The ``body`` is None for 304, else empty. Raises as :meth:`page` does.
         """
-        headers = _conditional(PAGE_ACCEPT, etag, last_modified)
+        headers = {"Accept": PAGE_ACCEPT} | conditions(etag, last_modified)
         async with self._get(self._passing, url, headers, decompress=True) as response:
             is_same = response.status == _NOT_MODIFIED and (etag is not None or last_modified is not None)
             if response.status != _OK and not is_same:
@@ -232,8 +232,8 @@ class Upstream:
             answer = UpstreamPage(
                 url=str(response.url),
                 content_type=said.get("Content-Type", ""),
-                etag=_sendable(said.get("ETag")),
-                last_modified=_sendable(said.get("Last-Modified")),
+                etag=sendable(said.get("ETag")),
+                last_modified=sendable(said.get("Last-Modified")),
                 body=None if is_same else b"",
             )
             yield answer, self._chunks(response, url)
@@ -369,7 +369,7 @@ def _whole_head(response: aiohttp.ClientResponse) -> SourceHead:
         start=0,
         total=_number(headers.get("Content-Length", "")),
         etag=strong_etag(headers.get("ETag")),
-        last_modified=_sendable(headers.get("Last-Modified")),
+        last_modified=sendable(headers.get("Last-Modified")),
         immutable="immutable" in headers.get("Cache-Control", "").lower(),
     )
 
@@ -386,17 +386,6 @@ def _partial_head(response: aiohttp.ClientResponse, url: str, offset: int) -> So
 
 def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
-
-
-def _conditional(accept: str, etag: str | None, last_modified: str | None) -> dict[str, str]:
-    """Return the headers that ask for a page unless it is as these validators say (RFC 9110, 13.1)."""
-    headers = {"Accept": accept, "If-None-Match": etag, "If-Modified-Since": last_modified}
-    return {name: value for name, value in headers.items() if value is not None}
-
-
-def _sendable(value: str | None) -> str | None:
-    """Return a validator as it may be sent on, else None: a header of ours cannot hold whatever theirs does."""
-    return value if value is not None and value.isascii() and value.isprintable() else None
 
 
 def _reason(error: Exception) -> str:

@@ -130,6 +130,27 @@ async def test_upstream_that_asks_for_time_gets_it(
     assert (await get_page(teepi, names[1])).status == 200
 
 
+@pytest.mark.parametrize("path", ["/simple/", "/pypi/demo0/json"])
+async def test_list_and_legacy_json_stored_by_a_clock_that_ran_ahead_grow_old(
+    upstream: Upstream, make_teepi: MakeTeepi, clock: Clock, path: str
+) -> None:
+    """Fault 9. As pages do: a stored time from the future counts as now, and a jump changes no age in a process."""
+    _projects(upstream, 1)
+    upstream.file("/pypi/demo0/json", b'{"info":{},"releases":{},"urls":[]}', content_type="application/json")
+    teepi = await make_teepi(PATIENT, page_ttl_seconds=TTL)
+    for ahead in (400 * 86400, -3 * 3600, 400 * 86400):
+        clock.wall_ahead = ahead
+        assert (await fetch(teepi.address, path)).status == 200
+        assert upstream.count("GET", path) == 1
+    await teepi.stop()
+    clock.wall_ahead = 0
+    again = await make_teepi(PATIENT, page_ttl_seconds=TTL)
+    for count in (1, 2, 2):
+        assert (await fetch(again.address, path)).status == 200
+        assert upstream.count("GET", path) == count
+        clock.advance(TTL + 1 if count == 1 else 1)
+
+
 async def test_page_that_cannot_be_read_says_nothing_of_its_upstream(upstream: Upstream, make_teepi: MakeTeepi) -> None:
     """Fault 14. One broken project does not keep the others from being asked for."""
     names = _projects(upstream, 1)

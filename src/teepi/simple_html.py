@@ -24,8 +24,8 @@ PRIVATE_PREFIX: Final = "_"
 """PEP 691 leaves keys with this prefix to the server: data attributes that no PEP knows are kept under them."""
 
 # The parser's time grows with the square of the depth of the tree and of the attributes on one tag (32,000 of
-# either take 2 s). It is therefore given only the tags that can matter, none of them long, with a bounded number of
-# attributes, and so a flat tree.
+# either take 2 s). It is therefore given only the tags that can matter, each with a bounded number of attributes,
+# and so a flat tree.
 _TAG: Final = re.compile(
     rb"""
     <(?: !--.*?(?:-->|\Z)
@@ -38,7 +38,6 @@ _TAG: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_MAX_TAG_BYTES: Final = 16 * 1024
 _TAG_BEGIN: Final = re.compile(rb"<(?:a|base|meta)[ \t\r\n\f/]", re.IGNORECASE)
 
 _FRONT_BYTES: Final = 4096
@@ -52,7 +51,7 @@ def parse_html(body: bytes) -> tuple[dict[str, Any], str | None]:
 
     Each file has the link as the page spells it under ``url``, and no ``filename``.
     """
-    tags = [tag for match in _TAG.finditer(body) if (tag := match[2]) and len(tag) <= _MAX_TAG_BYTES]
+    tags = [tag for match in _TAG.finditer(body) if (tag := match[2])]
     # PEP 503 pages are UTF-8 in practice; one bad byte must not hide a whole project.
     tree = LexborHTMLParser(b"".join(b"<%b></a>" % tag for tag in tags).decode("utf-8", "replace"))
     document: dict[str, Any] = {"meta": {"api-version": "1.0"}}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from teepi.limits import Limits
+from teepi.web import answers
 from tests.http.links import HTML_V1, is_sentence
 from tests.support.clients import RawClient
 from tests.support.projects import HTML, JSON
@@ -76,6 +77,12 @@ async def test_other_headers_of_any_kind_leave_the_page_as_it_is(teepi: Teepi, u
                 answer = await client.get(PAGE, {name: value})
                 assert (answer.status, answer.body) == (200, expected.body), (name, value[:60])
     assert upstream.count("GET", PAGE) == 1
+
+
+def test_redirect_is_escaped_whatever_its_target_is() -> None:
+    """Fault 17. Names are checked before; should one slip through, no second header and no other host comes of it."""
+    answer = answers.redirect("a b\r\nSet-Cookie: c=d\\é//", "q=%0d")
+    assert answer.headers["location"] == "a%20b%0D%0ASet-Cookie%3A%20c%3Dd%5C%C3%A9//?q=%0d"
 
 
 async def test_path_that_no_client_asks_for_is_a_sentence(teepi: Teepi, caplog: pytest.LogCaptureFixture) -> None:

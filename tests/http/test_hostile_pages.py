@@ -17,7 +17,7 @@ from teepi.limits import Limits
 from tests.http.links import HtmlPage, file_target, get_page, is_sentence, json_files, links
 from tests.http.named import give_names
 from tests.support.clients import fetch
-from tests.support.faults import EarlyEnd, Fault, Redirect, Replace, WrongLength
+from tests.support.faults import EarlyEnd, Fault, Redirect, Replace, Trickle, WrongLength
 from tests.support.projects import HTML, JSON
 
 if sys.version_info >= (3, 14):
@@ -125,6 +125,38 @@ async def test_page_that_is_too_large_cut_or_no_json_leaves_the_last_good_one(
         assert (await get_page(teepi)).headers["cache-status"] == "teepi; fwd=stale", what
 
 
+async def test_page_that_trickles_is_given_up(upstream: Upstream, make_teepi: MakeTeepi) -> None:
+    """Fault 13. A byte now and then defeats every read time-out: fewer than some in a while is broken as well."""
+    teepi = await make_teepi(replace(Limits(), rate_window_seconds=0.1))
+    upstream.project("demo", {NAME: b"x"})
+    upstream.script(PAGE, itertools.repeat(Trickle(1, 0.01)))
+    answer = await get_page(teepi)
+    assert answer.status == 503
+    assert is_sentence(answer)
+    assert b"sends less than" in answer.body
+
+
+async def test_list_that_is_too_large_is_refused_while_it_comes(
+    upstream: Upstream, make_teepi: MakeTeepi, clock: Clock
+) -> None:
+    """Fault 14. Bombs of blanks, of names and of one endless name; the last good list stays."""
+    teepi = await make_teepi(SMALL, page_ttl_seconds=TTL)
+    upstream.file(LIST, b'{"meta":{"api-version":"1.0"},"projects":[{"name":"demo"}]}', content_type=JSON)
+    good = await fetch(teepi.address, LIST, {"Accept": JSON})
+    begin = b'{"meta":{"api-version":"1.0"},"projects":['
+    for body in (
+        BLANKS,
+        begin + b'{"name":"demo"},' * 200_000,
+        begin + b'{"name":"' + b"a" * (2 << 20),
+        b"<a" * (1 << 20),
+    ):
+        clock.advance(TTL + 1)
+        upstream.script(LIST, [Encoded(gzip.compress(body, 1), "gzip")])
+        stale = await fetch(teepi.address, LIST, {"Accept": JSON})
+        assert (stale.status, stale.body) == (200, good.body)
+        assert stale.headers["cache-status"] == "teepi; hit; detail=stale"
+
+
 async def test_html_page_that_ends_where_nobody_says_so_is_not_taken_for_whole(
     upstream: Upstream, make_teepi: MakeTeepi
 ) -> None:
@@ -153,18 +185,23 @@ async def test_page_whose_validators_cannot_be_sent_is_asked_for_without(
 ) -> None:
     """Faults 13 and 14. A page is revalidated and a file is served, whatever ETag and Last-Modified hold."""
     teepi = await make_teepi(Limits(), page_ttl_seconds=TTL)
-    for odd in ("\xff", "a\x01b", "a\tb", "x" * 15_000):
-        page = json_page({"filename": NAME, "url": "/p/" + NAME})
-        upstream.file("/p/" + NAME, b"content", etag=f'"{odd}"', last_modified=odd)
-        upstream.file(PAGE, page, content_type=JSON, etag=f'"{odd}"', last_modified=odd)
-        for _ in range(2):
+    for number, odd in enumerate(("\xff", "a\x01b", "a\tb", "x" * 15_000)):
+        path = f"/{number}/{NAME}"
+        validators = {"ETag": f'"{odd}"', "Last-Modified": odd}
+        for where, body in (
+            (path, b"content"),
+            (PAGE, json_page({"filename": NAME, "url": path})),
+            (LIST, b'{"meta":{},"projects":[{"name":"demo"}]}'),
+        ):
+            upstream.file(where, body, content_type=JSON, etag=None, last_modified=None, headers=validators)
+        for target in (PAGE, LIST, PAGE, LIST):
             clock.advance(TTL + 1)
-            answer = await get_page(teepi)
-            assert answer.status == 200
-            assert "stale" not in answer.headers["cache-status"].partition("detail")[2]
+            answer = await fetch(teepi.address, target, {"Accept": JSON})
+            assert answer.status == 200, ascii(odd)
+            assert "detail=stale" not in answer.headers["cache-status"], ascii(odd)
         target = await file_target(teepi, NAME)
         for method, headers in (("HEAD", {}), ("GET", {"Range": "bytes=0-2"}), ("GET", {})):
-            assert (await fetch(teepi.address, target, headers, method)).status in {200, 206}
+            assert (await fetch(teepi.address, target, headers, method)).status in {200, 206}, ascii(odd)
 
 
 ODD_LINKS = (

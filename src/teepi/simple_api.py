@@ -44,8 +44,10 @@ _CHARSET: Final = re.compile(
 )
 _MOST_FILES: Final = 100_000
 """Of one page: a hundred times what large projects have, and 2 s of work. Links beyond are refused before parsing."""
+_MOST_CONTAINERS: Final = 5 * _MOST_FILES
+"""Objects and lists in a JSON page: a file has up to four, and each costs fifty times its bytes."""
 _MOST_VALUES: Final = 40 * _MOST_FILES
-"""In a JSON page: a file has up to twenty, and each may cost a hundred times its bytes."""
+"""Of a JSON page: a file has up to twenty."""
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
@@ -130,7 +132,7 @@ def render(page: ProjectPage, form: PageFormat, base: str) -> bytes:
 
 def _decode_json(body: bytes, url: str) -> dict[str, Any]:
     """Decode a JSON page and make sure of its frame."""
-    if sum(map(body.count, (b"{", b"[", b","))) > _MOST_VALUES:
+    if body.count(b"{") + body.count(b"[") > _MOST_CONTAINERS or body.count(b",") > _MOST_VALUES:
         raise _too_many(url)
     try:
         document = msgspec.json.decode(body)

@@ -63,7 +63,7 @@ def plain_address(url: str) -> str | None:
     if _UNUSUAL.search(url, _AUTHORITY_START) is not None:
         return None
     path_start = url.find("/", _AUTHORITY_START)
-    place = _plain_place(url[:path_start]) if path_start > 0 else None
+    place = _plain_place(url[:path_start]) if 0 < path_start <= _LONGEST_ORIGIN else None
     return None if place is None else place + url[path_start:]
 
 
@@ -105,6 +105,7 @@ def _decoded(path: str) -> str | None:
 _NOT_IN_URL: Final = re.compile(r"[^\x21-\x7e]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ORIGIN: Final = re.compile(r"https?://[^/?#\\]+", re.IGNORECASE)
+_LONGEST_ORIGIN: Final = 1000  # a host has 253 characters (RFC 1035), user info may be long
 _AUTHORITY_START: Final = len("http://") + 1  # no authority is empty
 # Climbs, or the root, and then a path without dot segments, scheme or query at its front.
 _RELATIVE: Final = re.compile(r"((?:\.\./)*+|/)[^./:?#][^:]*")
@@ -140,7 +141,7 @@ def link_resolver(base: str) -> Callable[[str], tuple[str, str] | None]:
             except ValueError:
                 return None
         path_start = url.find("/", _AUTHORITY_START)
-        return (url, fragment) if path_start > 0 and _has_host(url[:path_start]) else None
+        return (url, fragment) if 0 < path_start <= _LONGEST_ORIGIN and _has_host(url[:path_start]) else None
 
     return resolve
 

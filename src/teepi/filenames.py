@@ -13,7 +13,6 @@ from typing import Final
 from packaging.utils import (
     InvalidName,
     InvalidSdistFilename,
-    InvalidWheelFilename,
     canonicalize_name,
     parse_sdist_filename,
     parse_wheel_filename,
@@ -65,7 +64,7 @@ def version_of_filename(filename: str) -> Version | None:
     """Return the version of a wheel or an sdist, or None for what is neither."""
     try:
         return parse_wheel_filename(filename)[1] if filename.endswith(".whl") else parse_sdist_filename(filename)[1]
-    except (InvalidWheelFilename, InvalidSdistFilename):
+    except ValueError:  # also of a number with more digits than Python reads
         return None
 
 

@@ -224,6 +224,17 @@ def strong_etag(value: str | None) -> str | None:
     return value if _STRONG_ETAG.fullmatch(value) else None
 
 
+def sendable(value: str | None) -> str | None:
+    """Return a validator that may be sent on, else None: upstream's headers hold what ours cannot (RFC 9110, 5.5)."""
+    return value if value is not None and value.isascii() and value.isprintable() else None
+
+
+def conditions(etag: str | None, last_modified: str | None) -> dict[str, str]:
+    """Return the headers that ask for something unless it still has these validators (RFC 9110, 13.1)."""
+    headers = {"If-None-Match": etag, "If-Modified-Since": last_modified}
+    return {name: value for name, value in headers.items() if value is not None}
+
+
 def if_none_match(header: str | None, etag: str) -> bool:
     """Whether If-None-Match names ``etag``, compared weakly, or is ``*`` (RFC 9110, 13.1.2): the answer is 304."""
     if header is None:

@@ -67,8 +67,10 @@ class Limits:
     """So long a request that has a stale page waits for the revalidation."""
     refresh_seconds: float = 3.0
     """A client that asks for a fresh page gets one confirmed within this time: a storm of refreshes asks once."""
-    page_bytes: int = 128 * MIB
-    """An index page larger than this is refused before parsing."""
+    page_bytes: int = 64 * MIB
+    """An index page larger than this, its content coding removed, is refused before parsing."""
+    list_bytes: int = 128 * MIB
+    """A project list larger than this is refused; a real one has 40 MB."""
     page_recheck_seconds: float = 5.0
     """A page is looked at once more for an unknown file URL, but no more often than this."""
     absent_seconds: float = 10.0

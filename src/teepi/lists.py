@@ -207,7 +207,7 @@ class ProjectLists:
         return self._store.begin(index, forms, in_memory=True)
 
     async def _write(self, writer: ListWriter, answer: UpstreamPage, chunks: AsyncIterator[bytes]) -> None:
-        pieces = _pieces(chunks, self._limits.page_bytes, shown(answer.url))
+        pieces = _pieces(chunks, self._limits.list_bytes, shown(answer.url))
         first = await anext(pieces, b"")
         names, is_json = names_of(answer.content_type, first, shown(answer.url))
         is_first = True

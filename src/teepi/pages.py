@@ -363,7 +363,8 @@ class Pages:
         def make() -> Variant:
             content = whole.content if known is None else with_core_metadata(whole.content, known)
             body = render(content, form, base)
-            etag = hashlib.sha256(body).hexdigest()[:32]
+            # The same bytes under another Content-Type are another representation (RFC 9110, 8.8.1).
+            etag = hashlib.sha256(form.content_type.encode() + body).hexdigest()[:32]
             if coding is Coding.IDENTITY or not worth_encoding(body):
                 return Variant(body, f'"{etag}"', Coding.IDENTITY)
             # An ETag names bytes: each coding has its own (RFC 9110, 8.8.3.3).

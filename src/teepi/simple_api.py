@@ -21,7 +21,7 @@ from teepi.errors import BadPage
 from teepi.filenames import has_known_extension, project_of_filename, version_of_filename
 from teepi.http_semantics import PageFormat
 from teepi.model import DIGEST_PREFERENCE, Digest, FileRecord
-from teepi.simple_html import is_for_people, parse_html, render_html
+from teepi.simple_html import has_more_tags, is_for_people, parse_html, render_html
 from teepi.wheel_metadata import wheel_name
 
 if TYPE_CHECKING:
@@ -29,12 +29,18 @@ if TYPE_CHECKING:
 
 __all__ = ["ProjectPage", "address_of", "parse_page", "render", "with_core_metadata"]
 
-_API_VERSION: Final = re.compile(r"1(?:\.([0-9]{1,4}))?(?:\.[0-9]+)*")
+_API_VERSION: Final = re.compile(r"1(?:\.([0-9]{1,4}))?(?:\.[0-9]{1,9}){0,9}")
 _CHARSET: Final = re.compile(
     # Tables of single bytes alone: others take time that is out of proportion (punycode), or are no text.
     r";\s*charset\s*=\s*\"?((?:iso-8859-|windows-|cp|koi8-|latin-?)[0-9ru]{1,4})\b",
     re.IGNORECASE,
 )
+_MOST_FILES: Final = 100_000
+"""Of one page: a hundred times what large projects have, and 2 s of work. Links beyond are refused before parsing."""
+_MOST_CONTAINERS: Final = 5 * _MOST_FILES
+"""Objects and lists in a JSON page: a file has up to four, and each costs fifty times its bytes."""
+_MOST_VALUES: Final = 40 * _MOST_FILES
+"""Of a JSON page: a file has up to twenty."""
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 _frame: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _list: Final = msgspec.json.Decoder(list[msgspec.Raw])
@@ -134,6 +140,8 @@ def parse_page(body: bytes, *, content_type: str, url: str, index: str, project:
         _check_version(document, said)
         places = _read_files(document, link_base=url)
     else:
+        if has_more_tags(body, _MOST_FILES):
+            raise _too_many(said)
         document, base = parse_html(_as_utf8(body, content_type))
         minor = _check_version(document, said)
         places = _read_files(document, link_base=_resolved_base(url, base), named=False)
@@ -166,7 +174,10 @@ def render(page: ProjectPage, form: PageFormat, base: str) -> bytes:
     """Render ``page``; ``base`` is the relative path from the page to the index's base, ``../../root/pypi/``."""
     if form is PageFormat.JSON:
         files = [{**file, "url": base + link} for file, link in zip(page.document["files"], page.links, strict=True)]
-        return msgspec.json.encode({**page.document, "files": files})
+        try:
+            return msgspec.json.encode({**page.document, "files": files})
+        except RecursionError as error:  # a depth that was just read may be just too deep here
+            raise BadPage(f"The index page of {page.project} is nested too deeply.") from error
     digests = (_digest(file["hashes"]) for file in page.document["files"])
     hrefs = (
         f"{base}{link}#{digest.algorithm}={digest.hex}" if digest is not None else base + link
@@ -180,6 +191,8 @@ def _decode_json(body: bytes, url: str) -> dict[str, Any]:
 
     File by file: one call for all of a large page would hold up every other thread until it is through.
     """
+    if body.count(b"{") + body.count(b"[") > _MOST_CONTAINERS or body.count(b",") > _MOST_VALUES:
+        raise _too_many(url)
     try:
         parts = _frame.decode(body)
         files = [_json.decode(file) for file in _list.decode(parts.pop("files", b"null"))]
@@ -188,6 +201,8 @@ def _decode_json(body: bytes, url: str) -> dict[str, Any]:
         raise BadPage(f"The JSON at {url} is not an index page: it has no list of files.") from error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadPage(f"The index page at {url} is not valid JSON: {error}.") from error
+    if len(document["files"]) > _MOST_FILES:
+        raise _too_many(url)
     meta = document.setdefault("meta", {})
     if not isinstance(meta, dict):
         raise BadPage(f"The JSON at {url} is not an index page: its meta is not an object.")
@@ -195,12 +210,18 @@ def _decode_json(body: bytes, url: str) -> dict[str, Any]:
     return document
 
 
+def _too_many(url: str) -> BadPage:
+    return BadPage(f"The index page at {url} lists more than {_MOST_FILES} files and is refused.")
+
+
 def _check_version(document: dict[str, Any], url: str) -> int:
     """Return the minor version of the API that the page claims; another major one is refused (PEP 629)."""
     version = document["meta"]["api-version"]
     match = _API_VERSION.fullmatch(version) if isinstance(version, str) else None
     if match is None:
-        raise BadPage(f"The index page at {url} has version {version!r} of the Simple API; teepi reads version 1 only.")
+        raise BadPage(
+            f"The index page at {url} has version {repr(version)[:40]} of the Simple API; teepi reads version 1 only."
+        )
     return int(match[1] or 0)
 
 

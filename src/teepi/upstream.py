@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from teepi.errors import BadPage, Interrupted, NotFound, RangeNotSatisfiable, TeepiError, UpstreamError
-from teepi.http_semantics import parse_content_range, parse_retry_after, strong_etag
+from teepi.http_semantics import conditions, parse_content_range, parse_retry_after, sendable, strong_etag
 from teepi.origins import origin_of, split_user_info
 from teepi.outbound import Outbound
+from teepi.simple_html import is_cut
 from teepi.source import SourceHead
 from teepi.watchdog import WatchedStream
 
@@ -43,6 +44,7 @@ _NOT_MODIFIED: Final = 304
 _NOT_FOUND: Final = (404, 410)
 _RANGE_REFUSED: Final = 416
 _WORTH_ANOTHER_TRY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_LONGEST_REASON: Final = 200  # characters of what a library says of an error
 _MOST_DIGITS: Final = 18  # a longer number is no size of any file
 
 
@@ -181,21 +183,24 @@ class Upstream:
         ``hurried`` shortens the time-outs, since there is somebody else to ask. Raises :class:`NotFound` for 404 and
         410, :class:`UpstreamError` for anything else that is no page.
         """
-        headers = {"Accept": accept}
-        if etag is not None:
-            headers["If-None-Match"] = etag
-        if last_modified is not None:
-            headers["If-Modified-Since"] = last_modified
+        headers = {"Accept": accept} | conditions(etag, last_modified)
         async with self._get(self._small, url, headers, decompress=True, resuming=hurried) as response:
             conditional = etag is not None or last_modified is not None
             if response.status != _OK and not (response.status == _NOT_MODIFIED and conditional):
                 raise self._refuse(url, response.status, parse_retry_after(response.headers.get("Retry-After")))
             body = None if response.status == _NOT_MODIFIED else await self._whole(response, url)
+            # Where the end of the connection is the only end, a page that breaks off looks like a shorter one.
+            if (
+                body is not None
+                and not {"Content-Length", "Transfer-Encoding"} & response.headers.keys()
+                and is_cut(body)
+            ):
+                raise Interrupted(f"{shown(url)} broke off: its HTML does not end.")
             return UpstreamPage(
                 url=str(response.url),
                 content_type=response.headers.get("Content-Type", ""),
-                etag=response.headers.get("ETag"),
-                last_modified=response.headers.get("Last-Modified"),
+                etag=sendable(response.headers.get("ETag")),
+                last_modified=sendable(response.headers.get("Last-Modified")),
                 body=body,
             )
 
@@ -218,11 +223,7 @@ class Upstream:
 
         The ``body`` is None for 304, else empty. Raises as :meth:`page` does.
         """
-        headers = {"Accept": PAGE_ACCEPT}
-        if etag is not None:
-            headers["If-None-Match"] = etag
-        if last_modified is not None:
-            headers["If-Modified-Since"] = last_modified
+        headers = {"Accept": PAGE_ACCEPT} | conditions(etag, last_modified)
         async with self._get(self._passing, url, headers, decompress=True) as response:
             is_same = response.status == _NOT_MODIFIED and (etag is not None or last_modified is not None)
             if response.status != _OK and not is_same:
@@ -231,8 +232,8 @@ class Upstream:
             answer = UpstreamPage(
                 url=str(response.url),
                 content_type=said.get("Content-Type", ""),
-                etag=said.get("ETag"),
-                last_modified=said.get("Last-Modified"),
+                etag=sendable(said.get("ETag")),
+                last_modified=sendable(said.get("Last-Modified")),
                 body=None if is_same else b"",
             )
             yield answer, self._chunks(response, url)
@@ -368,7 +369,7 @@ def _whole_head(response: aiohttp.ClientResponse) -> SourceHead:
         start=0,
         total=_number(headers.get("Content-Length", "")),
         etag=strong_etag(headers.get("ETag")),
-        last_modified=headers.get("Last-Modified"),
+        last_modified=sendable(headers.get("Last-Modified")),
         immutable="immutable" in headers.get("Cache-Control", "").lower(),
     )
 
@@ -390,4 +391,4 @@ def _number(text: str) -> int | None:
 def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL):
         return type(error).__name__  # their words hold the URL with its query, which may be a secret
-    return str(error).rstrip(".") or type(error).__name__
+    return " ".join(str(error).split()).rstrip(".")[:_LONGEST_REASON] or type(error).__name__

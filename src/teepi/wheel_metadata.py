@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from teepi.errors import BadWheel, NoCoreMetadata
 
@@ -76,7 +76,7 @@ def _are_tags(tags: str) -> bool:
 def _version(text: str) -> Version | None:
     try:
         return Version(text)
-    except InvalidVersion:
+    except ValueError:  # also for a number with more digits than Python reads
         return None
 
 

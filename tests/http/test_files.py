@@ -84,6 +84,16 @@ async def test_file_of_no_bytes_is_served_and_cached(upstream: Upstream, make_te
     assert scene.gets == 1
 
 
+async def test_file_asked_for_anew_comes_from_the_cache(upstream: Upstream, make_teepi: MakeTeepi) -> None:
+    """Contract 20. ``no-cache`` (uv --refresh) and ``max-age=0`` (pip) ask for fresh pages, not for files again."""
+    scene = await stage(upstream, make_teepi, CONTENT)
+    await scene.cached()
+    for wish in ("no-cache", "max-age=0", "no-cache, max-age=0, no-store"):
+        answer = await scene.get({"Cache-Control": wish, "Pragma": "no-cache"})
+        assert (answer.status, answer.body, answer.headers["cache-status"]) == (200, CONTENT, "teepi; hit")
+    assert (scene.gets, scene.heads, upstream.count("GET", "/simple/demo/")) == (1, 0, 1)
+
+
 # --- HEAD (contract 22)
 
 

@@ -28,7 +28,7 @@ from teepi.lists import ProjectLists
 from teepi.metadata import CoreMetadata
 from teepi.metrics import Metrics
 from teepi.pages import Pages
-from teepi.store import ListStore, PageStore, Store
+from teepi.store import ListStore, MetadataStore, PageStore, Store
 from teepi.tasks import TaskScope
 from teepi.upstream import Upstream, shown
 from teepi.web import connection
@@ -129,7 +129,8 @@ class Server:
             offline=settings.offline,
         )
         files = Files(store, catalog, self.registry, upstreams, scope, limits, self.metrics, offline=settings.offline)
-        files.extraction = core_metadata = CoreMetadata(files, pages, catalog, scope, limits)
+        metadata_store = MetadataStore(store.metadata_path, store.landing)
+        core_metadata = CoreMetadata(files, pages, catalog, metadata_store, scope, limits)
         indexes = Indexes(
             settings.indexes,
             pages,
@@ -146,7 +147,7 @@ class Server:
 
         app = App(
             PageHandlers(indexes, pages, lists, limits),
-            FileHandlers(indexes, files, senders, self.metrics),
+            FileHandlers(indexes, files, core_metadata, senders, self.metrics),
             LegacyHandlers(indexes, pages, legacy),
             OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems),
         )
@@ -158,7 +159,7 @@ class Server:
             access_log=None,
         )
         await self._listen()
-        scope.start(maintenance.recover(store, page_store, catalog, limits), name="recovery")
+        scope.start(maintenance.recover(store, page_store, metadata_store, catalog, limits), name="recovery")
         scope.start(maintenance.flush_forever(catalog), name="flushing access times")
 
     async def _listen(self) -> None:

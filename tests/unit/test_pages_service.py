@@ -146,7 +146,7 @@ async def test_variant_begun_before_core_metadata_was_learnt_is_not_kept(
     monkeypatch.setattr(catalog, "core_metadata", slow)
     late = asyncio.create_task(pages.variant(page, PageFormat.JSON, "../"))
     await looked.wait()
-    await catalog.learn_core_metadata("demo", record.key.value, "5" * 64)
+    await catalog.learn_core_metadata([("demo", record.key.value, "5" * 64)])
     pages.forget_core_metadata("demo")
     held.set()
     assert b'"core-metadata":true' in (await late).body

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from teepi.catalog import Catalog
     from teepi.limits import Limits
     from teepi.model import FileRecord
-    from teepi.store import MetadataStore, PageStore, Store, StoredMetadata, StoredPage
+    from teepi.store import PageStore, Store, StoredPage
 
 log = logging.getLogger(__name__)
 
@@ -22,17 +22,17 @@ _BATCH: Final = 1000  # files in one transaction: a request that looks something
 FLUSH_SECONDS: Final = 30.0  # of access times; losing half a minute of them costs nothing
 
 
-async def recover(store: Store, pages: PageStore, metadata: MetadataStore, catalog: Catalog, limits: Limits) -> None:
+async def recover(store: Store, pages: PageStore, catalog: Catalog, limits: Limits) -> None:
     """Tidy up what a crash left, and rebuild the catalogue when it needs it."""
     removed = await asyncio.to_thread(store.remove_old_partials, limits.partial_max_age_days)
     if removed:
         log.info("%d partial files that no one touched for a week were deleted.", removed)
     if catalog.needs_rebuild:
-        await rebuild(store, pages, metadata, catalog)
+        await rebuild(store, pages, catalog)
 
 
-async def rebuild(store: Store, pages: PageStore, metadata: MetadataStore, catalog: Catalog) -> None:
-    """Fill the catalogue from the stored pages, files and core metadata; requests are answered meanwhile."""
+async def rebuild(store: Store, pages: PageStore, catalog: Catalog) -> None:
+    """Fill the catalogue from the stored pages and files; requests are answered meanwhile."""
     stored_pages = pages.walk()
     count = 0
     while (page := await asyncio.to_thread(next, stored_pages, None)) is not None:
@@ -44,16 +44,9 @@ async def rebuild(store: Store, pages: PageStore, metadata: MetadataStore, catal
     while batch := await asyncio.to_thread(lambda: list(islice(files, _BATCH))):
         await catalog.add_files(batch)
         total += len(batch)
-    read_out = metadata.walk()
-    while learnt := await asyncio.to_thread(lambda: [_learnt(stored) for stored in islice(read_out, _BATCH)]):
-        await catalog.learn_core_metadata(learnt)
     await catalog.mark_rebuilt()
     if count or total:
         log.info("The catalogue was rebuilt from %d pages and %d files.", count, total)
-
-
-def _learnt(stored: StoredMetadata) -> tuple[str, str, str]:
-    return stored.project, stored.wheel, stored.sha256
 
 
 def _records(page: StoredPage) -> tuple[FileRecord, ...]:

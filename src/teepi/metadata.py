@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from teepi.catalog import Catalog
     from teepi.files import Files, Opened
     from teepi.limits import Limits
-    from teepi.model import FileRecord
+    from teepi.model import FileKey, FileRecord
     from teepi.pages import Pages
     from teepi.store import MetadataStore
     from teepi.tasks import TaskScope
@@ -112,6 +112,8 @@ class CoreMetadata:
         self._ranges: dict[Origin, _Ranges] = {}
         self._learnt: dict[tuple[str, str], str | None] = {}
         self._telling: asyncio.Task[None] | None = None
+        self._catalog_was_lost = catalog.needs_rebuild
+        self._told_again: set[FileKey] = set()
 
     def record(self, wheel: FileRecord) -> FileRecord | None:
         """Return the record of the core metadata in ``wheel``, for :meth:`get`, or None when that is no wheel."""
@@ -128,6 +130,9 @@ class CoreMetadata:
         key = wheel.key
         stored = self._store.load(key)
         if stored is not None:
+            if self._catalog_was_lost and key not in self._told_again:
+                self._told_again.add(key)
+                self._learn(wheel, stored.sha256)
             return stored, Outcome.HIT
         outcome = Outcome.COLLAPSED if self._reading.is_flying(key) else Outcome.MISS
         try:
@@ -195,7 +200,7 @@ class CoreMetadata:
 
     def _keep(self, wheel: FileRecord, known: str | None, content: bytes) -> tuple[StoredMetadata, bool]:
         """Store what was read out and return it, and whether that succeeded (blocking)."""
-        stored = StoredMetadata.of(wheel.project, wheel.key, content)
+        stored = StoredMetadata.of(content)
         if known not in {None, stored.sha256}:
             msg = f"The core metadata of {wheel.filename} has changed; ask for the page again, then for the file."
             raise Mismatch(msg)

@@ -159,7 +159,7 @@ class Server:
             access_log=None,
         )
         await self._listen()
-        scope.start(maintenance.recover(store, page_store, metadata_store, catalog, limits), name="recovery")
+        scope.start(maintenance.recover(store, page_store, catalog, limits), name="recovery")
         scope.start(maintenance.flush_forever(catalog), name="flushing access times")
 
     async def _listen(self) -> None:

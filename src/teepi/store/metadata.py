@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from teepi.store.disk import replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from concurrent.futures import Executor
     from pathlib import Path
 
@@ -28,10 +27,6 @@ if TYPE_CHECKING:
 class StoredMetadata:
     """The core metadata of one wheel."""
 
-    project: str
-    """Normalised name of the project whose page has the wheel."""
-    wheel: str
-    """``FileKey.value`` of the wheel."""
     sha256: str
     """Of the content, in hex."""
     content: bytes
@@ -39,9 +34,9 @@ class StoredMetadata:
     """Wall clock, when it was read out."""
 
     @classmethod
-    def of(cls, project: str, wheel: FileKey, content: bytes) -> StoredMetadata:
+    def of(cls, content: bytes) -> StoredMetadata:
         """Return what was read out just now."""
-        return cls(project, wheel.value, hashlib.sha256(content).hexdigest(), content, time.time())
+        return cls(hashlib.sha256(content).hexdigest(), content, time.time())
 
 
 class MetadataStore:
@@ -61,33 +56,20 @@ class MetadataStore:
 
         Some kilobytes are read and hashed, in less time than a change of threads takes: it may run on the event loop.
         """
-        stored = _read(self._path(wheel))
-        return stored if stored is not None and stored.wheel == wheel.value else None
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), self._path(wheel).open("rb", 0) as file:
+            line, _, content = file.read().partition(b"\n")
+            head = json.loads(line)
+            if head["wheel"] == wheel.value and head["sha256"] == hashlib.sha256(content).hexdigest():
+                return StoredMetadata(head["sha256"], content, os.fstat(file.fileno()).st_mtime)
+        return None
 
     def save(self, wheel: FileKey, stored: StoredMetadata) -> None:
         """Write ``stored``. Raises OSError; what was there before stays then."""
         path = self._path(wheel)
-        head = json.dumps({"project": stored.project, "wheel": stored.wheel, "sha256": stored.sha256})
+        head = json.dumps({"wheel": wheel.value, "sha256": stored.sha256})
         data = head.encode() + b"\n" + stored.content
         try:
             replace_file(path, data, durable=False)
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, data, durable=False)
-
-    def walk(self) -> Iterator[StoredMetadata]:
-        """Yield everything, for rebuilding the catalogue."""
-        for path in self._root.glob("*/*"):
-            stored = _read(path)
-            if stored is not None:
-                yield stored
-
-
-def _read(path: Path) -> StoredMetadata | None:
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError), path.open("rb", buffering=0) as file:
-        head, _, content = file.read().partition(b"\n")
-        said = json.loads(head)
-        if hashlib.sha256(content).hexdigest() == said["sha256"]:
-            modified_seconds = os.fstat(file.fileno()).st_mtime
-            return StoredMetadata(said["project"], said["wheel"], said["sha256"], content, modified_seconds)
-    return None

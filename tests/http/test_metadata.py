@@ -462,3 +462,20 @@ async def test_origin_without_ranges_is_soon_asked_for_none(make_teepi: MakeTeep
     asked = [upstream.ranges(project.path(each.filename)) for each in wheels]
     assert [len(each) for each in asked] == [2, 2, 2, 1, 1]
     assert all(each[-1] is None for each in asked)
+
+
+async def test_pages_do_not_wait_behind_ranges_of_wheels(make_teepi: MakeTeepi, upstream: Upstream) -> None:
+    """Contract 28. A resolver's thousands wait for each other, in turn, and hold up nothing else."""
+    wheels = [wheel("demo", f"1.{number}", padding=50_000) for number in range(20)]
+    project = upstream.project("demo", {each.filename: each.content for each in wheels})
+    upstream.project("other", {BUILT.filename: BUILT.content})
+    gates = [upstream.gate(project.path(each.filename)) for each in wheels]
+    teepi = await make_teepi(replace(LIMITS, metadata_ranges=2))
+    targets = [await file_target(teepi, each.filename) + ".metadata" for each in wheels]
+    asking = [asyncio.create_task(fetch(teepi.address, target)) for target in targets]
+    await until(lambda: sum(gate.waiting for gate in gates) == 2)
+    assert (await fetch(teepi.address, "/simple/other/")).status == 200
+    assert sum(gate.waiting for gate in gates) == 2
+    for gate in gates:
+        gate.open()
+    assert [answer.body for answer in await asyncio.gather(*asking)] == [each.metadata for each in wheels]

@@ -250,7 +250,7 @@ class Indexes:
             if base is not None and base.metadata:
                 return metadata_of(base)
             if base is not None and self._core_metadata is not None:
-                return await self._core_metadata.record(base)
+                return self._core_metadata.record(base)
         return record
 
 

@@ -73,6 +73,15 @@ class Limits:
     """A project list larger than this is refused; a real one has 40 MB."""
     page_recheck_seconds: float = 5.0
     """A page is looked at once more for an unknown file URL, but no more often than this."""
+    learning_seconds: float = 0.5
+    """What was read out of wheels goes to the catalogue together: a resolver asks for thousands."""
+    page_hashes_seconds: float = 60.0
+    """A page is made anew for hashes of core metadata no more often: clients would fetch and parse all of it again
+    for something they can do without."""
+    metadata_ranges: int = 48
+    """Wheels of one origin that are read by ranges at a time; a page must not wait behind thousands."""
+    rangeless_seconds: float = 600.0
+    """So long an origin that answers no ranges is asked for none."""
     absent_seconds: float = 10.0
     """How long upstream's 404 for a project is remembered."""
     partial_max_age_days: float = 7.0

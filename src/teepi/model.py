@@ -69,11 +69,6 @@ class FileKey(msgspec.Struct, frozen=True, gc=False):
         seed = f"{index}\n{url}\n{weaker}"
         return FileKey("url:" + hashlib.sha256(seed.encode("utf-8", "surrogateescape")).hexdigest())
 
-    @staticmethod
-    def of_metadata(wheel: FileKey) -> FileKey:
-        """Return the key of the core metadata that is read out of ``wheel``, before its digest is known."""
-        return FileKey("url:" + hashlib.sha256(f"core metadata of\n{wheel.value}".encode()).hexdigest())
-
     @property
     def sha256(self) -> str | None:
         """The content's sha256 in hex when the key carries it."""
@@ -112,6 +107,4 @@ class FileRecord(msgspec.Struct, frozen=True, gc=False):
     @property
     def key(self) -> FileKey:
         """The :class:`FileKey` that this record resolves to."""
-        if self.wheel is not None and self.digest is None:
-            return FileKey.of_metadata(self.wheel.key)
         return FileKey.of(self.index, self.url, self.digest)

@@ -6,6 +6,7 @@ So the parsed forms of the pages used last are kept, and the variants of many mo
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
@@ -60,6 +61,9 @@ class Page:
     """What the catalogue knows of wheels that were looked into (see ``Catalog.core_metadata``), once asked."""
     learnt: int = 0
     """Grows when that changes: what was looked up before is not kept."""
+    look_again_at: float = math.inf
+    """Monotonic seconds: from then on that is out of date."""
+    looked_at: float = -math.inf
 
     @property
     def key(self) -> _Key:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import time
 from collections import OrderedDict
 from dataclasses import replace
@@ -353,6 +354,8 @@ class Pages:
     async def variant(self, page: Page, form: PageFormat, base: str, coding: Coding = Coding.IDENTITY) -> Variant:
         """Return ``page`` in ``form`` and ``coding`` with links relative to ``base`` (from the page to the index)."""
         key = (form, base, coding)
+        if time.monotonic() >= page.look_again_at:
+            self._forget_core_metadata(page)
         found = page.variants.get(key)
         if found is not None:
             return found
@@ -387,11 +390,21 @@ class Pages:
             known = await self._catalog.core_metadata(page.stored.project)
             if learnt == page.learnt:
                 page.core_metadata = known
+                page.looked_at = time.monotonic()
         return known
 
-    def forget_core_metadata(self, project: str) -> None:
-        """Look again at what is known of the wheels of ``project``, in all indexes: that has changed."""
+    def forget_core_metadata(self, project: str, *, at_once: bool = False) -> None:
+        """Look again at what is known of the wheels of ``project``, in all indexes: that has changed.
+
+        Unless it must be ``at_once``, a page is made anew no more often than every ``page_hashes_seconds``.
+        """
+        now = time.monotonic()
         for page in self.memory.of_project(project):
-            self.memory.drop_variants(page)
-            page.core_metadata = None
-            page.learnt += 1
+            due = now if at_once else page.looked_at + self._limits.page_hashes_seconds
+            page.look_again_at = min(page.look_again_at, due)
+
+    def _forget_core_metadata(self, page: Page) -> None:
+        self.memory.drop_variants(page)
+        page.core_metadata = None
+        page.learnt += 1
+        page.look_again_at = math.inf

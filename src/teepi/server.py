@@ -28,7 +28,7 @@ from teepi.lists import ProjectLists
 from teepi.metadata import CoreMetadata
 from teepi.metrics import Metrics
 from teepi.pages import Pages
-from teepi.store import ListStore, PageStore, Store
+from teepi.store import ListStore, MetadataStore, PageStore, Store
 from teepi.tasks import TaskScope
 from teepi.upstream import Upstream, shown
 from teepi.web import connection
@@ -130,7 +130,8 @@ class Server:
             offline=settings.offline,
         )
         files = Files(store, catalog, self.registry, upstreams, scope, limits, self.metrics, offline=settings.offline)
-        files.extraction = core_metadata = CoreMetadata(files, pages, catalog, scope, limits)
+        metadata_store = MetadataStore(store.metadata_path, store.landing)
+        core_metadata = CoreMetadata(files, pages, catalog, metadata_store, scope, limits)
         indexes = Indexes(
             settings.indexes,
             pages,
@@ -147,7 +148,7 @@ class Server:
 
         app = App(
             PageHandlers(indexes, pages, lists, limits),
-            FileHandlers(indexes, files, senders, self.metrics),
+            FileHandlers(indexes, files, core_metadata, senders, self.metrics),
             LegacyHandlers(indexes, pages, legacy),
             OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems),
         )

@@ -345,11 +345,11 @@ def used_at(path: Path) -> dict[str, float]:
 async def test_core_metadata_is_known_by_project_and_wheel_after_restart(path: Path) -> None:
     """Contract 15. A digest, nothing found, and forgotten again; another project's is not mixed in."""
     async with opened(path) as first:
-        await first.learn_core_metadata("foo", "sha256:a", SHA256)
-        await first.learn_core_metadata("foo", "sha256:b", "")
-        await first.learn_core_metadata("foo", "sha256:c", SHA256)
-        await first.learn_core_metadata("foo", "sha256:c", None)
-        await first.learn_core_metadata("bar", "sha256:a", OTHER_SHA256)
+        await first.learn_core_metadata([("foo", "sha256:a", SHA256)])
+        await first.learn_core_metadata([("foo", "sha256:b", "")])
+        await first.learn_core_metadata([("foo", "sha256:c", SHA256)])
+        await first.learn_core_metadata([("foo", "sha256:c", None)])
+        await first.learn_core_metadata([("bar", "sha256:a", OTHER_SHA256)])
     async with opened(path) as second:
         assert await second.core_metadata("foo") == {"sha256:a": SHA256, "sha256:b": ""}
         assert await second.core_metadata("foo", "sha256:b") == {"sha256:b": ""}
@@ -362,11 +362,11 @@ async def test_core_metadata_on_a_full_disk_is_known_and_written_later(
 ) -> None:
     """Fault 7. The overlay is asked first, what it forgot included, and reaches the database."""
     async with opened(path) as first:
-        await first.learn_core_metadata("foo", "sha256:a", SHA256)
-        await first.learn_core_metadata("foo", "sha256:b", SHA256)
+        await first.learn_core_metadata([("foo", "sha256:a", SHA256)])
+        await first.learn_core_metadata([("foo", "sha256:b", SHA256)])
         with full_disk(monkeypatch):
-            await first.learn_core_metadata("foo", "sha256:a", None)
-            await first.learn_core_metadata("foo", "sha256:b", OTHER_SHA256)
+            await first.learn_core_metadata([("foo", "sha256:a", None)])
+            await first.learn_core_metadata([("foo", "sha256:b", OTHER_SHA256)])
             assert await first.core_metadata("foo") == {"sha256:b": OTHER_SHA256}
         await first.flush()
         assert first.problem is None

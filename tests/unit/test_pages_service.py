@@ -146,8 +146,8 @@ async def test_variant_begun_before_core_metadata_was_learnt_is_not_kept(
     monkeypatch.setattr(catalog, "core_metadata", slow)
     late = asyncio.create_task(pages.variant(page, PageFormat.JSON, "../"))
     await looked.wait()
-    await catalog.learn_core_metadata("demo", record.key.value, "5" * 64)
-    pages.forget_core_metadata("demo")
+    await catalog.learn_core_metadata([("demo", record.key.value, "5" * 64)])
+    pages.forget_core_metadata("demo", at_once=True)
     held.set()
     assert b'"core-metadata":true' in (await late).body
     assert b"5" * 64 in (await pages.variant(page, PageFormat.JSON, "../")).body
@@ -159,8 +159,9 @@ async def test_forgetting_core_metadata_keeps_the_count_of_memory(pages: Pages, 
     page, _ = await pages.get(INDEX, "demo")
     before = pages.memory.variant_bytes
     await pages.variant(page, PageFormat.HTML, "../")
-    pages.forget_core_metadata("demo")
-    assert pages.memory.variant_bytes == before
+    pages.forget_core_metadata("demo", at_once=True)
+    again = await pages.variant(page, PageFormat.HTML, "../")
+    assert pages.memory.variant_bytes == before + len(again.body)
 
 
 async def test_save_of_a_caller_that_is_cancelled_is_written_all_the_same(tmp_path: Path) -> None:

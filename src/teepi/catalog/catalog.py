@@ -170,9 +170,13 @@ class Catalog:
         self.generations[key.value] = generation
         await self._write(lambda connection: connection.execute(tables.PUT_GENERATION, (key.value, generation)))
 
-    async def learn_core_metadata(self, project: str, key: str, sha256: str | None) -> None:
-        """Remember what was read out of a wheel, empty for nothing; None forgets it."""
-        await self._write(lambda connection: connection.execute(tables.PUT_CORE_METADATA, (project, key, sha256)))
+    async def learn_core_metadata(self, learnt: Iterable[tuple[str, str, str | None]]) -> None:
+        """Remember what was read out of wheels, in one transaction: project, the wheel's key, sha256.
+
+        The sha256 is empty where a wheel has none; None forgets what was known.
+        """
+        rows = list(learnt)
+        await self._write(lambda connection: connection.executemany(tables.PUT_CORE_METADATA, rows))
 
     def touch(self, sha256: str) -> None:
         """Note that the file was used just now; written by the next :meth:`flush`."""

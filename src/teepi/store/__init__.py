@@ -5,6 +5,7 @@ It may not speak HTTP, know the database, or decide what is fetched.
 
 from teepi.store.files import CachedFile, Store
 from teepi.store.lists import ListStore, ListWriter, StoredList
+from teepi.store.metadata import MetadataStore, StoredMetadata
 from teepi.store.pages import PageStore, StoredPage
 from teepi.store.partial import Partial, PartialNotes
 
@@ -12,10 +13,12 @@ __all__ = [
     "CachedFile",
     "ListStore",
     "ListWriter",
+    "MetadataStore",
     "PageStore",
     "Partial",
     "PartialNotes",
     "Store",
     "StoredList",
+    "StoredMetadata",
     "StoredPage",
 ]

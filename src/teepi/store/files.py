@@ -100,6 +100,11 @@ class Store:
         return self._layout / "legacy"
 
     @property
+    def metadata_path(self) -> Path:
+        """Where the core metadata lies that was read out of wheels."""
+        return self._layout / "metadata"
+
+    @property
     def pages_path(self) -> Path:
         """Where upstream's pages are kept."""
         return self._layout / "pages"

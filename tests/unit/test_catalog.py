@@ -97,6 +97,11 @@ class ReadOnlyMount:
         return self._open(path, query)
 
 
+def nothing(address: str) -> FileRecord | None:  # noqa: ARG001 - what a page has nowhere
+    """Stand for a page without files."""
+    return None
+
+
 # Remembering and finding
 
 
@@ -180,6 +185,30 @@ async def test_remember_unchanged_page_writes_nothing(path: Path) -> None:
         size = log.stat().st_size
         await catalog.remember([record()])
         assert log.stat().st_size == size
+
+
+async def test_settle_renews_what_is_known_of_the_project_and_adds_the_rest(path: Path) -> None:
+    """What the page says now is known of the files that were known; no other file and no other project is touched."""
+    old, gone, foreign = record("foo-1.0.tar.gz"), record("foo-2.0.tar.gz"), record("bar-1.0.tar.gz", project="bar")
+    new, odd = record("foo-1.0.tar.gz", size=7), record("odd.tar.gz")
+    page = {each.address: each for each in (new, odd, replace(foreign, size=9), record("foo-3.0.tar.gz"))}
+    async with opened(path) as catalog:
+        await catalog.remember([old, gone, foreign])
+        assert await catalog.settle(ROOT, "foo", page.get, [odd]) == set()
+        assert [await find(catalog, each) for each in (old, gone, foreign, odd)] == [new, gone, foreign, odd]
+        assert await find(catalog, record("foo-3.0.tar.gz")) is None
+
+
+async def test_settle_says_which_addresses_another_project_has(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same file may be linked to by both; a file of another URL or digest needs another address. Fault 4."""
+    same, other = record("odd.tar.gz", project="bar"), record("odd.zip", project="bar")
+    mine = [replace(same, project="foo"), replace(other, project="foo", digest=Digest("sha256", OTHER_SHA256))]
+    async with opened(path) as catalog:
+        await catalog.remember([same, other])
+        assert await catalog.settle(ROOT, "foo", nothing, mine) == {other.address}
+        with full_disk(monkeypatch):
+            assert await catalog.settle(ROOT, "foo", nothing, mine) == {other.address}
+        assert [await find(catalog, each) for each in mine] == [same, other]
 
 
 async def test_remember_unstorable_record_keeps_the_others(path: Path) -> None:

@@ -57,9 +57,9 @@ class Server:
     """All of teepi on one event loop."""
 
     def __init__(self, settings: Settings, limits: Limits | None = None) -> None:
-        """Do nothing yet."""
+        """Do nothing yet; without ``limits`` they are the real ones, with the patience of ``settings``."""
         self.settings = settings
-        self.limits = limits or Limits()
+        self.limits = limits or Limits(page_patience_seconds=settings.patience_seconds)
         self.metrics = Metrics()
         self.addresses: list[tuple[str, int]] = []
         """Host and port of each listening socket, once started."""

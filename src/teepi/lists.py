@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from teepi.errors import BadPage, Offline, TeepiError, Unavailable
 from teepi.http_semantics import PageFormat
+from teepi.origins import shown
 from teepi.pages import Freshness
 from teepi.project_list import HTML_HEAD, HTML_TAIL, JSON_HEAD, JSON_TAIL, html_of, json_of, names_of
 from teepi.single_flight import SingleFlight
-from teepi.upstream import shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -152,7 +152,7 @@ class ProjectLists:
         found = await _in_thread(lambda: self._store.load(index))
         if found is None:
             return
-        if index in self._lists or found.head.url != self._upstreams[index].root:
+        if index in self._lists or found.head.url not in self._upstreams[index].roots:
             found.close()
             return
         self._lists[index] = found
@@ -173,12 +173,20 @@ class ProjectLists:
         self._failed.pop(index, None)
 
     async def _fetch(self, index: str, *, in_memory: bool) -> None:
-        old = self._lists.get(index)
         upstream = self._upstreams[index]
-        url = upstream.root
-        etag = None if old is None else old.head.etag
-        modified = None if old is None else old.head.last_modified
-        async with upstream.project_list(url, etag=etag, last_modified=modified) as (answer, chunks):
+        await upstream.first(
+            upstream.roots, lambda url, hurried: self._fetch_from(url, index, in_memory=in_memory, hurried=hurried)
+        )
+
+    async def _fetch_from(self, url: str, index: str, *, in_memory: bool, hurried: bool) -> None:
+        old = self._lists.get(index)
+        told = None if old is None or old.head.url != url else old.head  # validators tell another mirror nothing
+        etag = None if told is None else told.etag
+        modified = None if told is None else told.last_modified
+        async with self._upstreams[index].project_list(url, etag=etag, last_modified=modified, hurried=hurried) as (
+            answer,
+            chunks,
+        ):
             if answer.body is None and old is not None:
                 old.head = replace(old.head, etag=answer.etag or etag, fetched_at=time.time())
                 head = old.head

@@ -27,10 +27,11 @@ from teepi.limits import Limits
 from teepi.lists import ProjectLists
 from teepi.metadata import CoreMetadata
 from teepi.metrics import Metrics
+from teepi.origins import shown
 from teepi.pages import Pages
 from teepi.store import ListStore, PageStore, Store
 from teepi.tasks import TaskScope
-from teepi.upstream import Upstream, shown
+from teepi.upstream import Upstream
 from teepi.web import connection
 from teepi.web.app import App
 from teepi.web.files import FileHandlers

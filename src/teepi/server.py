@@ -100,6 +100,7 @@ class Server:
             scope,
             limits,
             ttl_seconds=settings.page_ttl_seconds,
+            bases={name: index.bases for name, index in settings.indexes.items() if index.bases},
             offline=settings.offline,
         )
         undo.callback(lists.close)

@@ -7,6 +7,7 @@ from teepi.store.files import CachedFile, Store
 from teepi.store.lists import ListStore, ListWriter, StoredList
 from teepi.store.pages import PageStore, StoredPage
 from teepi.store.partial import Partial, PartialNotes
+from teepi.store.sorting import SortedLines
 
 __all__ = [
     "CachedFile",
@@ -15,6 +16,7 @@ __all__ = [
     "PageStore",
     "Partial",
     "PartialNotes",
+    "SortedLines",
     "Store",
     "StoredList",
     "StoredPage",

@@ -12,13 +12,13 @@ import logging
 import os
 import re
 import secrets
-import tempfile
 import zlib
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from teepi.descriptor import Descriptor
-from teepi.store.disk import make_directories, replace_file, sync, sync_directory, write_all
+from teepi.store.disk import make_directories, memory_file, replace_file, sync, sync_directory, write_all
+from teepi.store.sorting import SortedLines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,10 +113,7 @@ class ListWriter:
 
     def _open(self, name: str) -> int:
         if self._directory is None:
-            if hasattr(os, "memfd_create"):
-                return os.memfd_create("teepi list", os.MFD_CLOEXEC)
-            with tempfile.TemporaryFile() as file:  # macOS
-                return os.dup(file.fileno())
+            return memory_file("teepi list")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return os.open(_file(self._directory, self._generation, name), flags, 0o644)
 
@@ -172,6 +169,10 @@ class ListStore:
     def begin(self, index: str, names: tuple[str, ...], *, in_memory: bool = False) -> ListWriter:
         """Begin a list in the forms ``names``. Raises OSError when the disk does not take it."""
         return ListWriter(index, None if in_memory else self._directory(index), names)
+
+    def sort(self, index: str, *, in_memory: bool = False) -> SortedLines:
+        """Sort the lines of a list before it is written. Raises OSError when the disk does not take them."""
+        return SortedLines(None if in_memory else self._directory(index))
 
     def renew(self, head: ListHead) -> None:
         """Write a head that says the same files were confirmed later. Raises OSError."""

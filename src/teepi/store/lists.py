@@ -17,7 +17,16 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from teepi.descriptor import Descriptor
-from teepi.store.disk import make_directories, memory_file, replace_file, sync, sync_directory, write_all
+from teepi.store.disk import (
+    make_directories,
+    memory_file,
+    open_regular,
+    read_regular,
+    replace_file,
+    sync,
+    sync_directory,
+    write_all,
+)
 from teepi.store.sorting import SortedLines
 
 if TYPE_CHECKING:
@@ -183,7 +192,7 @@ class ListStore:
         """Return the list of ``index``, verified; None when there is none, or it is damaged."""
         directory = self._directory(index)
         try:
-            head = _decode((directory / _HEAD).read_bytes())
+            head = _decode(read_regular(directory / _HEAD))
         except OSError:
             return None
         if head is None:
@@ -192,7 +201,7 @@ class ListStore:
         found = StoredList(head, {})
         try:
             for name, form in head.forms.items():
-                fd = os.open(_file(directory, head.generation, name), os.O_RDONLY | os.O_CLOEXEC)
+                fd = open_regular(_file(directory, head.generation, name))
                 found.files[name] = Descriptor(fd)
                 if _sha256(fd) != form.gzip_sha256:
                     raise OSError  # noqa: TRY301 - as good as none

@@ -27,6 +27,7 @@ from teepi.index_settings import (
     shown,
     with_netrc,
 )
+from teepi.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,6 +56,8 @@ class Settings:
     """Absolute; precious."""
     page_ttl_seconds: float
     """So long a page is served without asking upstream; 0 asks every time."""
+    patience_seconds: float
+    """So long a request that has a stale answer waits for upstream to confirm it; 0 not at all."""
     offline: bool
     """Never ask upstream."""
     synthesize_metadata: bool
@@ -114,6 +117,7 @@ def load(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         cache_dir=values.get("cache_dir") or _xdg(environ, "XDG_CACHE_HOME", ".cache", "cache_dir"),
         data_dir=values.get("data_dir") or _xdg(environ, "XDG_DATA_HOME", ".local/share", "data_dir"),
         page_ttl_seconds=values.get("page_ttl", 600.0),
+        patience_seconds=values.get("patience", Limits().page_patience_seconds),
         offline=values.get("offline", False),
         synthesize_metadata=values.get("synthesize_metadata", True),
         log_level=values.get("log_level", "info"),
@@ -315,6 +319,14 @@ OPTIONS: Final = (
         "SECONDS",
         "how long a page is served before upstream is asked whether it changed",
         "600",
+        toml=(int, float),
+    ),
+    Option(
+        "patience",
+        parse_seconds,
+        "SECONDS",
+        "how long a client that can be answered with something older waits for a slow upstream",
+        "2",
         toml=(int, float),
     ),
     Option("offline", _switch, "", "never ask upstream: serve what is cached", "no", toml=(bool,)),

@@ -263,7 +263,7 @@ class Files:
         if self._offline:
             msg = f"teepi runs offline and {record.filename} is not in its cache."
             raise Offline(msg)
-        head: SourceHead = await self._upstreams[record.index].head(record.url)
+        head: SourceHead = await self._upstreams[record.index].head(record.url, has_digest=record.digest is not None)
         return FileFacts(head.total, self.etag(record, head.etag), head.last_modified, head.immutable)
 
     # -- waiting -------------------------------------------------------------------------------------
@@ -326,7 +326,8 @@ class Files:
             msg = f"teepi runs offline and {record.filename} is not in its cache."
             raise Offline(msg)
         self._metrics.passed_ranges += 1
-        async with self._upstreams[record.index].range(record.url, wanted.header) as answer:
+        upstream, has_digest = self._upstreams[record.index], record.digest is not None
+        async with upstream.range(record.url, wanted.header, has_digest=has_digest) as answer:
             if answer is None:
                 yield None
                 return

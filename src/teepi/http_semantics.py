@@ -153,16 +153,6 @@ class RangeRequest:
         return self.last is None
 
     @property
-    def is_suffix(self) -> bool:
-        """``-n``: the last n bytes."""
-        return self.first is None
-
-    @property
-    def is_bounded(self) -> bool:
-        """``a-b``: both ends are given."""
-        return self.first is not None and self.last is not None
-
-    @property
     def header(self) -> str:
         """The value of a Range header that asks for it."""
         first, last = ("" if bound is None else bound for bound in (self.first, self.last))

@@ -77,14 +77,6 @@ class Indexes:
         """Return the page of ``project`` (normalised) in ``index``; see :meth:`Bases.get`."""
         return await self._bases.get(index, project, newer_than=newer_than)
 
-    def require_list(self, index: str) -> str:
-        """Return ``index`` when it has a list of all projects; one made of others raises :class:`NotFound`."""
-        bases = self._settings[self.require(index)].bases
-        if bases:
-            msg = f"{index} is made of {', '.join(bases)}; ask each of them for its list of projects."
-            raise NotFound(msg)
-        return index
-
     async def file(self, index: str, address: str) -> FileRecord:
         """Return the file at ``address`` below the base of ``index`` (decoded, as in :class:`FileRecord`).
 

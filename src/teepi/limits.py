@@ -64,7 +64,7 @@ class Limits:
     """Readers stepped per turn of the event loop (32 × 256 KiB is 2 to 4 ms)."""
 
     page_patience_seconds: float = 2.0
-    """So long a request that has a stale page waits for the revalidation."""
+    """So long a request that has something stale waits for its revalidation; the setting ``patience``."""
     refresh_seconds: float = 3.0
     """A client that asks for a fresh page gets one confirmed within this time: a storm of refreshes asks once."""
     page_bytes: int = 64 * MIB

@@ -27,10 +27,11 @@ from teepi.limits import Limits
 from teepi.lists import ProjectLists
 from teepi.metadata import CoreMetadata
 from teepi.metrics import Metrics
+from teepi.origins import shown
 from teepi.pages import Pages
 from teepi.store import ListStore, MetadataStore, PageStore, Store
 from teepi.tasks import TaskScope
-from teepi.upstream import Upstream, shown
+from teepi.upstream import Upstream
 from teepi.web import connection
 from teepi.web.app import App
 from teepi.web.files import FileHandlers
@@ -58,9 +59,9 @@ class Server:
     """All of teepi on one event loop."""
 
     def __init__(self, settings: Settings, limits: Limits | None = None) -> None:
-        """Do nothing yet."""
+        """Do nothing yet; without ``limits`` they are the real ones, with the patience of ``settings``."""
         self.settings = settings
-        self.limits = limits or Limits()
+        self.limits = limits or Limits(page_patience_seconds=settings.patience_seconds)
         self.metrics = Metrics()
         self.addresses: list[tuple[str, int]] = []
         """Host and port of each listening socket, once started."""
@@ -100,6 +101,7 @@ class Server:
             scope,
             limits,
             ttl_seconds=settings.page_ttl_seconds,
+            bases={name: index.bases for name, index in settings.indexes.items() if index.bases},
             offline=settings.offline,
         )
         undo.callback(lists.close)

@@ -1,4 +1,4 @@
-"""Scopes that outlive the client who caused a task: nobody spawns loose tasks."""
+"""Scopes that outlive the client who caused a task, and work in threads: nobody spawns loose tasks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from teepi.errors import TeepiError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 log = logging.getLogger(__name__)
 
@@ -43,3 +43,13 @@ class TaskScope:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Run ``work`` in a thread and do not leave before it has ended, for it uses what the caller then closes."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from teepi.limits import Limits
+from teepi.server import Server
 from tests.http.links import file_target, get_page
 from tests.support.clients import fetch
 from tests.support.faults import HangBeforeHead, Status
 from tests.support.projects import JSON
+from tests.support.teepi import settings_for
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -25,6 +27,7 @@ else:
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.conftest import MakeTeepi
     from tests.http.clock import Clock
@@ -89,6 +92,12 @@ async def test_upstream_that_fails_is_left_alone_and_stale_pages_served(
     for name in names:
         assert "stale" not in (await get_page(teepi, name)).headers["cache-status"].partition("detail")[2]
     assert _asked(upstream) == 8 + 3 + 8
+
+
+def test_patience_is_a_setting(tmp_path: Path) -> None:
+    """Issue 3. What waits for a revalidation waits as long as the settings say."""
+    settings = settings_for(tmp_path, "http://index.example/simple/", patience_seconds=0.7)
+    assert Server(settings).limits == replace(Limits(), page_patience_seconds=0.7)
 
 
 async def test_upstream_that_hangs_costs_patience_three_times_and_then_nothing(

@@ -8,6 +8,7 @@ from teepi.store.lists import ListStore, ListWriter, StoredList
 from teepi.store.metadata import MetadataStore, StoredMetadata
 from teepi.store.pages import PageStore, StoredPage
 from teepi.store.partial import Partial, PartialNotes
+from teepi.store.sorting import SortedLines
 
 __all__ = [
     "CachedFile",
@@ -17,6 +18,7 @@ __all__ = [
     "PageStore",
     "Partial",
     "PartialNotes",
+    "SortedLines",
     "Store",
     "StoredList",
     "StoredMetadata",

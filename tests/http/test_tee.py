@@ -43,7 +43,8 @@ async def test_many_clients_on_cold_file_make_one_get(upstream: Upstream, make_t
     await scene.settled()
     assert scene.stored == {scene.sha256}
     said = [answer.headers["cache-status"] for answer in answers]
-    assert sum("collapsed" in each for each in said) == CLIENTS - 1
+    # Who comes when the file is committed already is a hit.
+    assert sum("collapsed" in each or "hit" in each for each in said) == CLIENTS - 1
 
 
 async def test_followers_stream_during_the_fetch(upstream: Upstream, make_teepi: MakeTeepi) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,16 +18,23 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CARRIED = re.compile(r"(contract|fault)s? ((?:[0-9]+(?: to |, and | and |, )?)+)", re.IGNORECASE)
 
 
+@cache
+def facts() -> list[str]:
+    """Return the docstrings of all tests."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").rglob("test_*.py")]
+    functions = [
+        each for tree in trees for each in tree.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    return [ast.get_docstring(each) or "" for each in functions if each.name.startswith("test_")]
+
+
 def numbers_carried(kind: str) -> set[int]:
     """Return the lines of the wire contract, or the faults, that docstrings of tests name: ``Contract 8, 12``."""
     found = set()
-    for path in (ROOT / "tests").rglob("test_*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_"):
-                for named, numbers in CARRIED.findall(ast.get_docstring(node) or ""):
-                    for first, last in re.findall(r"([0-9]+)(?: to ([0-9]+))?", numbers):
-                        if named.lower() == kind:
-                            found |= set(range(int(first), int(last or first) + 1))
+    for named, numbers in [match for fact in facts() for match in CARRIED.findall(fact)]:
+        for first, last in re.findall(r"([0-9]+)(?: to ([0-9]+))?", numbers):
+            if named.lower() == kind:
+                found |= set(range(int(first), int(last or first) + 1))
     return found
 
 

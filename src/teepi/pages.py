@@ -12,9 +12,10 @@ import logging
 import math
 import time
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from teepi.breaker import Breaker
 from teepi.codings import Coding, encode, worth_encoding
@@ -25,7 +26,7 @@ from teepi.single_flight import SingleFlight
 from teepi.store import StoredPage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from teepi.catalog import Catalog
     from teepi.http_semantics import PageFormat
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from teepi.tasks import TaskScope
     from teepi.upstream import Upstream
 
+_T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 _ABSENT_KEPT: Final = 10_000
@@ -81,12 +83,21 @@ class Pages:
         self._ttl_seconds = ttl_seconds
         self._ttls_seconds = dict(ttls_seconds or {})
         self._offline = offline
+        # One: such work holds Python's lock, so that more threads would only make all pages wait for each other.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
         self.memory = PageMemory()
         """The pages used last."""
         self._loading = SingleFlight[Page | None](scope)
         self._absent: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._asking: dict[tuple[str, str], asyncio.Task[Page]] = {}
         self._breakers: dict[str, Breaker] = {}
+
+    def close(self) -> None:
+        """End the thread, when nobody asks any more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     # -- get -----------------------------------------------------------------------------------------
 
@@ -263,7 +274,7 @@ class Pages:
             )
             return page, dropped + [page.record(at) for at in page.odd]
 
-        page, records = work() if len(stored.body) < _THREAD_BYTES else await asyncio.to_thread(work)
+        page, records = work() if len(stored.body) < _THREAD_BYTES else await self._in_thread(work)
         taken = await self._catalog.settle(stored.index, stored.project, page.at, records)
         places = [at for at in page.odd if page.addresses[at] in taken]
         if places:
@@ -373,7 +384,7 @@ class Pages:
             # An ETag names bytes: each coding has its own (RFC 9110, 8.8.3.3).
             return Variant(encode(body, coding), f'"{etag}-{coding.value}"', coding)
 
-        variant = make() if len(whole.stored.body) < _THREAD_BYTES else await asyncio.to_thread(make)
+        variant = make() if len(whole.stored.body) < _THREAD_BYTES else await self._in_thread(make)
         found = page.variants.get(key)
         if found is not None:  # somebody was quicker
             return found

@@ -123,10 +123,7 @@ class Catalog:
     # Changing ---------------------------------------------------------------------------------------
 
     async def remember(self, records: Sequence[FileRecord]) -> None:
-        """Add or renew files, in one transaction.
-
-        ``immutable`` is kept while the digest stays, and a file stays with the project that its name leads to.
-        """
+        """Add or renew files, in one transaction, as :func:`tables.merged` says."""
         wanted = list(records)
         await self._change(lambda connection: self._merge(connection, filter(tables.is_storable, wanted)))
 

@@ -15,11 +15,15 @@ from tests.http.links import file_target, get_page, sha256
 from tests.support.clients import fetch
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
     from teepi.simple_api import ProjectPage
     from tests.conftest import MakeTeepi
     from tests.http.clock import Clock
     from tests.support.teepi import Teepi
     from tests.support.upstream import Upstream
+
+    Restart = Callable[..., Awaitable[Teepi]]
 
 FIRST, SECOND = "demo-1.0.tar.gz", "demo-2.0.tar.gz"
 ONE, TWO = b"one" * 100, b"two" * 100
@@ -39,6 +43,20 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return projects
 
 
+@pytest.fixture
+async def restart(make_teepi: MakeTeepi) -> AsyncIterator[Restart]:  # noqa: ARG001 - what it started is stopped after
+    """Give a function that starts teepi anew with some settings changed."""
+    started: list[Teepi] = []
+
+    async def make(teepi: Teepi, **changes: Any) -> Teepi:
+        started.append(await teepi.restarted(**changes))
+        return started[-1]
+
+    yield make
+    for teepi in reversed(started):
+        await teepi.stop()
+
+
 def rows(teepi: Teepi) -> list[str]:
     """Return the names of the files that the catalogue knows, of a teepi that has stopped."""
     with closing(sqlite3.connect(teepi.settings.cache_dir / "catalog.sqlite3")) as database:
@@ -55,7 +73,7 @@ async def test_page_costs_no_row_for_a_file_that_nobody_asked_for(make_teepi: Ma
 
 
 async def test_file_asked_for_before_is_found_after_restart_without_its_page(
-    make_teepi: MakeTeepi, upstream: Upstream, parsed: list[str]
+    make_teepi: MakeTeepi, restart: Restart, upstream: Upstream, parsed: list[str]
 ) -> None:
     """Design 4. One look into the catalogue; the page may be large, or gone."""
     upstream.project("demo", {FIRST: ONE}).put(SECOND, TWO, b"Metadata-Version: 2.1\n")
@@ -64,19 +82,18 @@ async def test_file_asked_for_before_is_found_after_restart_without_its_page(
     for target in targets.values():
         await fetch(teepi.address, target)
     parsed.clear()
-    teepi = await teepi.restarted(offline=True)
+    teepi = await restart(teepi, offline=True)
     assert (await fetch(teepi.address, targets[FIRST])).body == ONE
     assert (await fetch(teepi.address, targets[FIRST], {"If-None-Match": f'"{sha256(ONE)}"'})).status == 304
     assert (await fetch(teepi.address, f"/root/pypi/+f/{sha256(TWO)[:3]}/{sha256(TWO)[3:16]}/{SECOND}")).body == TWO
     assert parsed == []
     shutil.rmtree(teepi.settings.cache_dir / "v1" / "pages")
-    teepi = await teepi.restarted()
+    teepi = await restart(teepi)
     assert (await fetch(teepi.address, targets[FIRST])).body == ONE
-    await teepi.stop()
 
 
 async def test_metadata_of_a_file_asked_for_before_is_found_after_restart_without_its_page(
-    make_teepi: MakeTeepi, upstream: Upstream, parsed: list[str]
+    make_teepi: MakeTeepi, restart: Restart, upstream: Upstream, parsed: list[str]
 ) -> None:
     """Design 4. The page is not read to see that no file has the name of the metadata."""
     wheel, metadata = "demo-1.0-py3-none-any.whl", b"Metadata-Version: 2.1\nName: demo\n"
@@ -85,14 +102,13 @@ async def test_metadata_of_a_file_asked_for_before_is_found_after_restart_withou
     target = await file_target(teepi, wheel) + ".metadata"
     assert (await fetch(teepi.address, target)).body == metadata
     parsed.clear()
-    teepi = await teepi.restarted(offline=True)
+    teepi = await restart(teepi, offline=True)
     assert (await fetch(teepi.address, target)).body == metadata
     assert parsed == []
-    await teepi.stop()
 
 
 async def test_file_never_asked_for_is_found_after_restart_by_the_stored_page(
-    make_teepi: MakeTeepi, upstream: Upstream, parsed: list[str]
+    make_teepi: MakeTeepi, restart: Restart, upstream: Upstream, parsed: list[str]
 ) -> None:
     """Design 4. However old it is upstream is not asked, and the page is read once for all who ask."""
     path = upstream.project("demo", {FIRST: ONE, SECOND: TWO}).path(SECOND)
@@ -100,16 +116,15 @@ async def test_file_never_asked_for_is_found_after_restart_by_the_stored_page(
     targets = [await file_target(teepi, SECOND), f"/packages/demo/{SECOND}"]
     targets.append(f"/root/pypi/+f/{sha256(TWO)[:3]}/{sha256(TWO)[3:16]}/{SECOND}")
     parsed.clear()
-    teepi = await teepi.restarted()
+    teepi = await restart(teepi)
     for target in targets:
         assert (await fetch(teepi.address, target)).body == TWO
     assert parsed == ["demo"]
     assert upstream.count("GET", "/simple/demo/") == upstream.count("GET", path) == 1
-    await teepi.stop()
 
 
 async def test_file_of_an_index_made_of_others_is_found_after_restart_without_its_page(
-    make_teepi: MakeTeepi, upstream: Upstream, parsed: list[str]
+    make_teepi: MakeTeepi, restart: Restart, upstream: Upstream, parsed: list[str]
 ) -> None:
     """Design 4. Both the index and the base through which it is fetched know it."""
     upstream.project("demo", {FIRST: ONE})
@@ -119,14 +134,13 @@ async def test_file_of_an_index_made_of_others_is_found_after_restart_without_it
     assert (await fetch(teepi.address, "/team/all/+simple/demo/")).status == 200
     assert (await fetch(teepi.address, target)).body == ONE
     parsed.clear()
-    teepi = await teepi.restarted(offline=True)
+    teepi = await restart(teepi, offline=True)
     assert (await fetch(teepi.address, target)).body == ONE
     assert parsed == []
-    await teepi.stop()
 
 
 async def test_file_that_the_page_links_to_no_more_is_found_though_nobody_asked_before(
-    make_teepi: MakeTeepi, upstream: Upstream, clock: Clock
+    make_teepi: MakeTeepi, restart: Restart, upstream: Upstream, clock: Clock
 ) -> None:
     """Issue 2. A lock file made of the old page still works, also after a restart and when a file was replaced."""
     demo = upstream.project("demo", {FIRST: ONE, SECOND: TWO})
@@ -137,16 +151,15 @@ async def test_file_that_the_page_links_to_no_more_is_found_though_nobody_asked_
     demo.put(SECOND, ONE)
     clock.advance(MORE_THAN_ANY_TTL)
     await get_page(teepi)
-    teepi = await teepi.restarted()
+    teepi = await restart(teepi)
     for target in targets:
         assert (await fetch(teepi.address, target)).body == ONE
     assert upstream.count("GET", "/simple/demo/") == 2
-    await teepi.stop()
 
 
 @pytest.mark.parametrize("restarts", [False, True])
 async def test_page_of_another_project_does_not_say_what_a_file_is(
-    make_teepi: MakeTeepi, upstream: Upstream, *, restarts: bool
+    make_teepi: MakeTeepi, restart: Restart, upstream: Upstream, *, restarts: bool
 ) -> None:
     """Design 5. A page that was seen first and gives a wrong digest for another project's file harms nobody there."""
     demo = upstream.project("demo", {FIRST: ONE})
@@ -155,13 +168,12 @@ async def test_page_of_another_project_does_not_say_what_a_file_is(
     await get_page(teepi, "other")
     target = await file_target(teepi, FIRST)
     if restarts:
-        teepi = await teepi.restarted()
+        teepi = await restart(teepi)
     assert (await fetch(teepi.address, target)).body == ONE
-    await teepi.stop()
 
 
 async def test_odd_file_name_of_two_projects_leads_each_to_its_own_digest(
-    make_teepi: MakeTeepi, upstream: Upstream
+    make_teepi: MakeTeepi, restart: Restart, upstream: Upstream
 ) -> None:
     """Design 5. No project is named by it: who comes later gets an address by digest, the same after a restart."""
     odd = "some-tool.tar.gz"
@@ -174,10 +186,9 @@ async def test_odd_file_name_of_two_projects_leads_each_to_its_own_digest(
     assert (await fetch(teepi.address, plain)).body == ONE
     upstream.file(first.path(odd), TWO)
     assert (await fetch(teepi.address, hashed)).body == TWO
-    teepi = await teepi.restarted(offline=True)
+    teepi = await restart(teepi, offline=True)
     assert [await file_target(teepi, odd, name) for name in ("first", "second")] == [plain, hashed]
     assert [(await fetch(teepi.address, target)).body for target in (plain, hashed)] == [ONE, TWO]
-    await teepi.stop()
 
 
 async def test_page_unchanged_is_answered_304_without_being_parsed_again(

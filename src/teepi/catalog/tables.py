@@ -87,9 +87,9 @@ def merged(old: FileRecord, new: FileRecord) -> FileRecord:
     return replace(new, immutable=True) if old.immutable and new.digest == old.digest else new
 
 
-def is_taken(old: FileRecord, new: FileRecord) -> bool:
-    """Say whether the address of ``new`` is that of another project's file, which keeps it."""
-    return (old.url, old.digest) != (new.url, new.digest) and merged(old, new) is old
+def is_taken(old: FileRecord | None, new: FileRecord) -> bool:
+    """Say whether the address of ``new`` is that of another project's file ``old``, which keeps it."""
+    return old is not None and (old.url, old.digest) != (new.url, new.digest) and merged(old, new) is old
 
 
 def _leads_home(record: FileRecord) -> bool:
@@ -192,6 +192,21 @@ def _create(connection: sqlite3.Connection) -> None:
             connection.execute(statement)
 
 
+def rows_of(connection: sqlite3.Connection | None, query: str, values: tuple[str, ...]) -> list[Row]:
+    """Return all rows of a query; none where there is no database."""
+    try:
+        return [] if connection is None else connection.execute(query, values).fetchall()
+    except UnicodeEncodeError:  # a lone surrogate in a request; no record has one
+        return []
+
+
+def kept_in_memory(connection: sqlite3.Connection) -> tuple[tuple[int, int], dict[str, int], bool]:
+    """Return number and bytes of the files, the generations, and whether the database was rebuilt to its end."""
+    [totals] = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM files").fetchall()
+    generations = dict(connection.execute("SELECT file_key, generation FROM generations").fetchall())
+    return totals, generations, bool(connection.execute("SELECT 1 FROM meta WHERE name = 'rebuilt'").fetchall())
+
+
 def copy_overlay(overlay: sqlite3.Connection, disk: sqlite3.Connection) -> None:
     """Carry everything from an overlay over to the database that it lay over."""
     for table, put in (
@@ -225,6 +240,19 @@ def is_damage(error: Exception) -> bool:
 def is_malformed(error: Exception) -> bool:
     """Say the same of an error at opening, where a missing table or column counts too."""
     return is_damage(error) or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+
+
+def problem(path: Path, error: Exception) -> str:
+    """Return the sentence that says what is wrong with the database, and what to do."""
+    if is_damage(error):
+        return (
+            f"The catalogue {path} is damaged ({error}): it is kept in memory for now; "
+            "restart teepi to have it rebuilt."
+        )
+    return (
+        f"The catalogue {path} cannot be written ({error}): it is kept in memory for now; "
+        f"free some space, or make {path.parent} writable."
+    )
 
 
 def set_aside(path: Path) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Protocol
 
-from bench import kill, relay, soak, stampede
+from bench import kill, page, relay, soak, stampede
 
 
 class Scenario(Protocol):
@@ -19,7 +19,7 @@ class Scenario(Protocol):
         """Run; return the exit code."""
 
 
-SCENARIOS: dict[str, Scenario] = {"stampede": stampede, "kill": kill, "relay": relay, "soak": soak}
+SCENARIOS: dict[str, Scenario] = {"stampede": stampede, "kill": kill, "page": page, "relay": relay, "soak": soak}
 
 
 def main() -> int:

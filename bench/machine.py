@@ -86,6 +86,13 @@ def family(pid: int) -> list[int]:
     return pids
 
 
+def resident(pid: int) -> int:
+    """Return the resident memory of the family of ``pid`` in bytes."""
+    return sum(int(Path(f"/proc/{each}/statm").read_text("ascii").split()[1]) for each in family(pid)) * os.sysconf(
+        "SC_PAGE_SIZE"
+    )
+
+
 class Usage:
     """Memory and CPU of a server and all its children, from the start of the block to its end."""
 

@@ -50,6 +50,33 @@ def hashed_address(url: str, filename: str, digest: Digest | None) -> tuple[str,
     return folder + filename, folder + quote(filename, safe="")
 
 
+_UNUSUAL: Final = re.compile(r"[^!$&-.0-;=@-Z_a-z~/]|/[./]")  # encoded, to be encoded, or with segments that vanish
+_USUAL_ORIGIN: Final = re.compile(r"https?://[a-z0-9][a-z0-9.-]*(?::[0-9]+)?")
+
+
+def plain_address(url: str) -> str | None:
+    """Return the address of ``url``, which is also the link to it; None where :func:`address_of` has to decide.
+
+    Says of an absolute URL in plain spelling what :func:`link_resolver` and :func:`address_of` say, at a third of
+    their price: it is its own resolution, and has no fragment.
+    """
+    if _UNUSUAL.search(url, _AUTHORITY_START) is not None:
+        return None
+    path_start = url.find("/", _AUTHORITY_START)
+    place = _plain_place(url[:path_start]) if 0 < path_start <= _LONGEST_ORIGIN else None
+    return None if place is None else place + url[path_start:]
+
+
+@lru_cache(maxsize=1024)
+def _plain_place(origin: str) -> str | None:
+    """Return kind and authority of ``origin`` where there is nothing special about them."""
+    if not _USUAL_ORIGIN.fullmatch(origin) or not _has_host(origin):
+        return None
+    scheme, _, authority = origin.partition("://")
+    place = _place(scheme, authority)
+    return None if place is None else place[0]
+
+
 @lru_cache(maxsize=1024)
 def _place(scheme: str, authority: str) -> tuple[str, str] | None:
     """Return kind and authority (lower case, no userinfo, no default port), decoded and encoded, or None."""
@@ -78,6 +105,7 @@ def _decoded(path: str) -> str | None:
 _NOT_IN_URL: Final = re.compile(r"[^\x21-\x7e]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ORIGIN: Final = re.compile(r"https?://[^/?#\\]+", re.IGNORECASE)
+_LONGEST_ORIGIN: Final = 1000  # a host has 253 characters (RFC 1035), user info may be long
 _AUTHORITY_START: Final = len("http://") + 1  # no authority is empty
 # Climbs, or the root, and then a path without dot segments, scheme or query at its front.
 _RELATIVE: Final = re.compile(r"((?:\.\./)*+|/)[^./:?#][^:]*")
@@ -113,7 +141,7 @@ def link_resolver(base: str) -> Callable[[str], tuple[str, str] | None]:
             except ValueError:
                 return None
         path_start = url.find("/", _AUTHORITY_START)
-        return (url, fragment) if path_start > 0 and _has_host(url[:path_start]) else None
+        return (url, fragment) if 0 < path_start <= _LONGEST_ORIGIN and _has_host(url[:path_start]) else None
 
     return resolve
 
@@ -134,6 +162,14 @@ def filename_of(url: str) -> str:
     """Return the last segment of the path of ``url``, percent-decoded; empty when it has none."""
     name = url.partition("?")[0].rpartition("/")[2]
     return unquote(name) if "%" in name else name
+
+
+def path_of(url: str) -> str:
+    """Return the path of ``url``, percent-decoded; empty where it is no URL."""
+    try:
+        return unquote(urlsplit(url).path)
+    except ValueError:  # an authority that is no IPv6 address
+        return ""
 
 
 def is_filename(name: str) -> bool:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from teepi.live import Live
-    from teepi.pages import Page, Pages
+    from teepi.page_memory import Page
+    from teepi.pages import Pages
 
 
 class Bases:
@@ -59,14 +60,15 @@ class Bases:
         return await self._page_of(index, project, owners), freshness
 
     async def _page_of(self, index: str, project: str, owners: Sequence[Page]) -> Page:
-        made_of = tuple(owner.content for owner in owners)
+        made_of = tuple(owner.token for owner in owners)
         page = self._pages.adopted(index, project, made_of)
         if page is not None:
             return page
+        owners = [await self._pages.whole(owner) for owner in owners]
         first = owners[0].stored
         content_type, body = first.content_type, first.body
         if len(owners) > 1:
-            content_type, body = "application/json", _merged([content.document for content in made_of])
+            content_type, body = "application/json", _merged([owner.content.document for owner in owners])
         stored = StoredPage(index, project, first.url, content_type, None, None, time.time(), body)
         return await self._pages.adopt(stored, made_of)
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from teepi.config_file import ConfigFile
 from teepi.errors import ConfigError
 from teepi.index_settings import IndexSettings, check_bases, nearest, read_indexes, shown, with_netrc
+from teepi.limits import Limits
 from teepi.options import CONFIG_VARIABLE, OPTIONS, PREFIX, Option
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Settings:
     """Absolute; precious."""
     page_ttl_seconds: float
     """So long a page is served without asking upstream; 0 asks every time."""
+    patience_seconds: float
+    """So long a request that has a stale answer waits for upstream to confirm it; 0 not at all."""
     offline: bool
     """Never ask upstream."""
     synthesize_metadata: bool
@@ -99,6 +102,7 @@ def trace(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Effective
         cache_dir=values.get("cache_dir") or _xdg(environ, "XDG_CACHE_HOME", ".cache", "cache_dir"),
         data_dir=values.get("data_dir") or _xdg(environ, "XDG_DATA_HOME", ".local/share", "data_dir"),
         page_ttl_seconds=values.get("page_ttl", 600.0),
+        patience_seconds=values.get("patience", Limits().page_patience_seconds),
         offline=values.get("offline", False),
         synthesize_metadata=values.get("synthesize_metadata", True),
         log_level=values.get("log_level", "info"),

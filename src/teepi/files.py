@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from teepi.download import Download, State
 from teepi.download_report import ended, line
@@ -22,7 +22,7 @@ from teepi.readable import Cursor
 from teepi.transfer import Transfer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping
 
     from teepi.catalog import Catalog
     from teepi.download import Registry
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from teepi.live import Live
     from teepi.metrics import Metrics
     from teepi.model import FileKey, FileRecord
-    from teepi.source import Source, SourceHead, SourceStream
+    from teepi.source import SourceHead, SourceStream
     from teepi.store import CachedFile, Store
     from teepi.tasks import TaskScope
     from teepi.upstream import Upstream
@@ -96,19 +96,6 @@ class _Wrong:
     not_before: float = 0.0
 
 
-class Extraction(Protocol):
-    """Where files come from that no upstream has: core metadata out of wheels."""
-
-    def source(self, record: FileRecord) -> Source:
-        """Return the source of such a file."""
-
-    def found(self, record: FileRecord, sha256: str) -> None:
-        """Note that it is in the cache, and what its digest is."""
-
-    def failed(self, record: FileRecord, error: TeepiError) -> None:
-        """Note why it could not be had."""
-
-
 class Files:
     """All files of all indexes."""
 
@@ -132,8 +119,6 @@ class Files:
         self._limits = limits
         self._metrics = metrics
         self._live = live
-        self.extraction: Extraction | None = None
-        """Gives the files whose record names a ``wheel``; it uses this service, hence is set after."""
         self._wrong: dict[FileKey, _Wrong] = {}
         self._odd_sizes: set[FileKey] = set()
 
@@ -145,8 +130,6 @@ class Files:
         cached = self._store.open_cached(record.key, size)
         if cached is not None:
             self._catalog.touch(cached.sha256)
-            if record.wheel is not None and record.digest is None and self.extraction is not None:
-                self.extraction.found(record, cached.sha256)  # the catalogue was lost, or is a moment behind
         return cached
 
     def look(self, record: FileRecord) -> Opened | None:
@@ -177,7 +160,7 @@ class Files:
         return Opened(body, cursor, outcome)
 
     def _start(self, record: FileRecord) -> Download:
-        if self._live.offline and not self._is_at_hand(record.wheel):
+        if self._live.offline:
             msg = f"teepi runs offline and {record.filename} is not in its cache."
             raise Offline(msg)
         wrong = self._wrong.get(record.key)
@@ -193,23 +176,11 @@ class Files:
             generation=self._generation(record),
             name=record.filename,
         )
-        sources: Sequence[Source]
-        if record.wheel is not None and self.extraction is not None:
-            sources = [self.extraction.source(record)]
-        else:
-            sources = self._upstreams[record.index].sources(record.url, has_digest=record.digest is not None)
+        sources = self._upstreams[record.index].sources(record.url, has_digest=record.digest is not None)
         transfer = Transfer(download, record, sources, self._store, self._limits, self._metrics)
         task = self._scope.start(transfer.run(self._ended), name=f"transfer {record.filename}")
         task.add_done_callback(lambda _: self._reap(transfer))
         return download
-
-    def _is_at_hand(self, wheel: FileRecord | None) -> bool:
-        """Whether ``wheel`` is cached, so that looking into it asks nobody."""
-        cached = None if wheel is None else self._cached(wheel)
-        if cached is None:
-            return False
-        cached.file.drop()
-        return True
 
     def _generation(self, record: FileRecord) -> int:
         return self._catalog.generations.get(record.key.value, 0)
@@ -240,10 +211,6 @@ class Files:
                     self._catalog.mark_immutable(record.index, record.address), name=f"catalogue {record.filename}"
                 )
             log.log(logging.DEBUG if is_metadata else logging.INFO, "%s", line(download, seconds))
-            if record.wheel is not None and self.extraction is not None:
-                self.extraction.found(record, transfer.sha256)
-        elif record.wheel is not None and self.extraction is not None and error is not None:
-            self.extraction.failed(record, error)
         elif isinstance(error, Mismatch):
             self._note_wrong(record)
 
@@ -304,17 +271,10 @@ class Files:
         """
         if record.size is not None and record.key.sha256 is not None:
             return FileFacts(record.size, self.etag(record), None, record.immutable)
-        if record.wheel is not None:  # to know its length is to have it
-            opened = self.open(record)
-            try:
-                await self.ready(opened)
-                return self.facts(record, opened)
-            finally:
-                opened.close()
         if self._live.offline:
             msg = f"teepi runs offline and {record.filename} is not in its cache."
             raise Offline(msg)
-        head: SourceHead = await self._upstreams[record.index].head(record.url)
+        head: SourceHead = await self._upstreams[record.index].head(record.url, has_digest=record.digest is not None)
         return FileFacts(head.total, self.etag(record, head.etag), head.last_modified, head.immutable)
 
     # -- waiting -------------------------------------------------------------------------------------
@@ -377,7 +337,8 @@ class Files:
             msg = f"teepi runs offline and {record.filename} is not in its cache."
             raise Offline(msg)
         self._metrics.passed_ranges += 1
-        async with self._upstreams[record.index].range(record.url, wanted.header) as answer:
+        upstream, has_digest = self._upstreams[record.index], record.digest is not None
+        async with upstream.range(record.url, wanted.header, has_digest=has_digest) as answer:
             if answer is None:
                 yield None
                 return

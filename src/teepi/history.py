@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from teepi.tasks import in_thread
+from teepi.tasks import in_executor
 
 if TYPE_CHECKING:
     from teepi.metrics import Metrics
@@ -125,7 +125,7 @@ class History:
     async def load(self) -> None:
         """Take over what an earlier process kept; a file that cannot be read is as none."""
         try:
-            data = await in_thread(self._store.committing, self._store.read_history)
+            data = await in_executor(self._store.committing, self._store.read_history)
             if data is not None:
                 kept = msgspec.json.decode(data, type=_Kept)
                 self._minutes.slots, self._hours.slots = kept.minutes, kept.hours
@@ -140,7 +140,7 @@ class History:
         self._is_changed = False
         data = msgspec.json.encode(_Kept(self._minutes.slots, self._hours.slots))
         try:
-            await in_thread(self._store.committing, self._store.write_history, data)
+            await in_executor(self._store.committing, self._store.write_history, data)
         except OSError as error:
             self._is_changed = True
             log.info("The history of hits cannot be written: %s.", error)

@@ -159,16 +159,6 @@ class RangeRequest:
         return self.last is None
 
     @property
-    def is_suffix(self) -> bool:
-        """``-n``: the last n bytes."""
-        return self.first is None
-
-    @property
-    def is_bounded(self) -> bool:
-        """``a-b``: both ends are given."""
-        return self.first is not None and self.last is not None
-
-    @property
     def header(self) -> str:
         """The value of a Range header that asks for it."""
         first, last = ("" if bound is None else bound for bound in (self.first, self.last))
@@ -228,6 +218,17 @@ def strong_etag(value: str | None) -> str | None:
     """Return ``value``, quotes included, when it is a strong entity-tag in ASCII (RFC 9110, 8.8.3), else None."""
     value = value.strip(" \t") if value else ""
     return value if _STRONG_ETAG.fullmatch(value) else None
+
+
+def sendable(value: str | None) -> str | None:
+    """Return a validator that may be sent on, else None: upstream's headers hold what ours cannot (RFC 9110, 5.5)."""
+    return value if value is not None and value.isascii() and value.isprintable() else None
+
+
+def conditions(etag: str | None, last_modified: str | None) -> dict[str, str]:
+    """Return the headers that ask for something unless it still has these validators (RFC 9110, 13.1)."""
+    headers = {"If-None-Match": etag, "If-Modified-Since": last_modified}
+    return {name: value for name, value in headers.items() if value is not None}
 
 
 def if_none_match(header: str | None, etag: str) -> bool:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from teepi.limits import Limits
     from teepi.live import Live
-    from teepi.pages import Page
+    from teepi.page_memory import Page
     from teepi.store import PageStore
     from teepi.tasks import TaskScope
     from teepi.upstream import Upstream

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from teepi.errors import BadPage
 
@@ -124,7 +124,7 @@ def _place(file: dict[str, Any], places: Mapping[str, int], names: Mapping[tuple
 def _version_key(version: str) -> Version | str:
     try:
         return Version(version)
-    except InvalidVersion:
+    except ValueError:  # also for a number with more digits than Python reads
         return version
 
 

@@ -67,13 +67,24 @@ class Limits:
     """With less than this free on the disk of the cache ``/readyz`` says so: one large wheel more may not fit."""
 
     page_patience_seconds: float = 2.0
-    """So long a request that has a stale page waits for the revalidation."""
+    """So long a request that has something stale waits for its revalidation; the setting ``patience``."""
     refresh_seconds: float = 3.0
     """A client that asks for a fresh page gets one confirmed within this time: a storm of refreshes asks once."""
-    page_bytes: int = 128 * MIB
-    """An index page larger than this is refused before parsing."""
+    page_bytes: int = 64 * MIB
+    """An index page larger than this, its content coding removed, is refused before parsing."""
+    list_bytes: int = 128 * MIB
+    """A project list larger than this is refused; a real one has 40 MB."""
     page_recheck_seconds: float = 5.0
     """A page is looked at once more for an unknown file URL, but no more often than this."""
+    learning_seconds: float = 0.5
+    """What was read out of wheels goes to the catalogue together: a resolver asks for thousands."""
+    page_hashes_seconds: float = 60.0
+    """A page is made anew for hashes of core metadata no more often: clients would fetch and parse all of it again
+    for something they can do without."""
+    metadata_ranges: int = 48
+    """Wheels of one origin that are read by ranges at a time; a page must not wait behind thousands."""
+    rangeless_seconds: float = 600.0
+    """So long an origin that answers no ranges is asked for none."""
     absent_seconds: float = 10.0
     """How long upstream's 404 for a project is remembered."""
     partial_max_age_days: float = 7.0

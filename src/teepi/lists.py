@@ -1,87 +1,46 @@
 """Read-through for project lists: fresh, stale or revalidate, one request upstream per list, compressed on disk.
 
-Installers never need one. A list is large, hence read, rendered, compressed and inflated in pieces, each in a thread.
+The list of an index made of others has the names of theirs, and follows them. Installers never need one. A list is
+large, hence read, rendered, compressed and inflated in pieces, each in a thread.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
 import time
-import zlib
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
-from teepi.errors import BadPage, Offline, TeepiError, Unavailable
+from teepi.errors import BadPage, NotFound, Offline, TeepiError, Unavailable
 from teepi.http_semantics import PageFormat
+from teepi.list_forms import HTML, JSON, ListBody, ListForms
+from teepi.origins import shown
 from teepi.pages import Freshness
-from teepi.project_list import HTML_HEAD, HTML_TAIL, JSON_HEAD, JSON_TAIL, html_of, json_of, names_of
+from teepi.project_list import JsonNames, first_spellings, lines_of, names_of
 from teepi.single_flight import SingleFlight
-from teepi.upstream import shown
+from teepi.tasks import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from teepi.limits import Limits
     from teepi.live import Live
-    from teepi.store import ListStore, ListWriter, StoredList
+    from teepi.store import ListStore, ListWriter, SortedLines, StoredList
     from teepi.tasks import TaskScope
     from teepi.upstream import Upstream, UpstreamPage
 
 log = logging.getLogger(__name__)
 
-_JSON: Final = "json"
-_HTML: Final = "html"
 _PIECE_BYTES: Final = 64 << 10  # one step of writing: a thousand names, whose 1 to 2 ms hold the interpreter's lock
-_SEND_BYTES: Final = 256 << 10  # one step of sending, which holds it for next to nothing
-_READ_BYTES: Final = 64 << 10
-
-T = TypeVar("T")
-
-
-class ListBody:
-    """One answer's way through a list. Close it."""
-
-    def __init__(self, found: StoredList, form: PageFormat, *, gzip: bool) -> None:
-        """Hold the file of ``form``."""
-        name = _JSON if form is PageFormat.JSON else _HTML
-        facts = found.head.forms[name]
-        self.size = facts.gzip_bytes if gzip else facts.plain_bytes
-        """Bytes of the body."""
-        self.etag = f'"{facts.plain_sha256[:32]}-{form.name.lower()}{"-gzip" if gzip else ""}"'
-        self._file = found.files[name].take()
-        self._offset = 0
-        self._inflater = None if gzip else zlib.decompressobj(31)
-
-    async def read(self) -> bytes:
-        """Return the next bytes, ``b""`` at the end. Raises OSError and :class:`zlib.error` for a disk that fails."""
-        return await _in_thread(self._read)
-
-    def _read(self) -> bytes:
-        inflater = self._inflater
-        if inflater is None:
-            return self._next(_SEND_BYTES)
-        while not inflater.eof:
-            packed = inflater.unconsumed_tail or self._next(_READ_BYTES)
-            if data := inflater.decompress(packed, _SEND_BYTES):
-                return data
-            if not packed:
-                break
-        return b""
-
-    def _next(self, count: int) -> bytes:
-        data = os.pread(self._file.fd, count, self._offset)
-        self._offset += len(data)
-        return data
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._file.drop()
+_NAMES_STEP: Final = 1000
+_FROM_BEST: Final = (Freshness.HIT, Freshness.COLLAPSED, Freshness.REVALIDATED, Freshness.MISS, Freshness.STALE)
 
 
 class ProjectLists:
-    """The project lists of all mirror indexes."""
+    """The project lists of all indexes."""
 
     def __init__(
         self,
@@ -100,7 +59,12 @@ class ProjectLists:
         self._confirmed: dict[str, float] = {}  # monotonic seconds of upstream's last answer
         self._failed: dict[str, float] = {}
         self._loading = SingleFlight[None](scope)
-        self._asking = SingleFlight[None](scope)
+        self._asking = SingleFlight[Freshness](scope)
+
+    @property
+    def _bases(self) -> Mapping[str, Sequence[str]]:
+        """What indexes are made of, by name."""
+        return {name: index.bases for name, index in self._live.indexes.items() if index.bases}
 
     async def open(self, index: str, form: PageFormat, *, gzip: bool) -> tuple[ListBody, Freshness]:
         """Return the list of ``index`` in ``form``, to be closed, and how it was come by.
@@ -116,21 +80,14 @@ class ProjectLists:
     async def _freshen(self, index: str) -> Freshness:
         """Ask upstream when it is time; return with a list there, or raise."""
         is_there = index in self._lists
-        if self._live.offline:
-            if not is_there:
-                msg = "teepi runs offline and has no project list; installers do not need one."
-                raise Offline(msg)
-            return Freshness.HIT
-        now = time.monotonic()
-        if is_there and self._confirmed[index] > now - self._live.page_ttl_seconds(index):
-            return Freshness.HIT
-        if is_there and self._failed.get(index, -self._limits.absent_seconds) > now - self._limits.absent_seconds:
-            return Freshness.STALE
+        if (known := self._judge(index)) is not None:
+            return known
         limits = self._limits
         patience = limits.page_patience_seconds if is_there else limits.cold_answer_seconds
         joined = self._asking.is_flying(index)
+        work = self._unite if index in self._bases else self._revalidate
         try:
-            await self._asking.join(index, lambda: self._revalidate(index), patience)
+            freshness = await self._asking.join(index, lambda: work(index), patience)
         except (TeepiError, TimeoutError) as error:
             if index in self._lists:
                 return Freshness.STALE
@@ -138,7 +95,24 @@ class ProjectLists:
                 msg = "Upstream's project list has not come in full yet; teepi goes on fetching it. Try again."
                 raise Unavailable(msg) from None
             raise
-        return Freshness.COLLAPSED if joined else Freshness.REVALIDATED if is_there else Freshness.MISS
+        return Freshness.COLLAPSED if joined and freshness is not Freshness.HIT else freshness
+
+    def _judge(self, index: str) -> Freshness | None:
+        """Return how fresh a list is that need not, or must not, be asked for now; None when it is time to."""
+        is_there = index in self._lists
+        if self._live.offline and is_there:
+            return Freshness.HIT
+        if index in self._bases:  # it is as fresh as they are
+            return None
+        if self._live.offline:
+            msg = f"teepi runs offline and has no project list of {index}; installers do not need one."
+            raise Offline(msg)
+        now = time.monotonic()
+        if is_there and self._confirmed[index] > now - self._live.page_ttl_seconds(index):
+            return Freshness.HIT
+        if is_there and self._failed.get(index, -self._limits.absent_seconds) > now - self._limits.absent_seconds:
+            return Freshness.STALE
+        return None
 
     def close(self) -> None:
         """Let go of all lists."""
@@ -147,16 +121,22 @@ class ProjectLists:
         self._lists.clear()
 
     async def _load(self, index: str) -> None:
-        found = await _in_thread(lambda: self._store.load(index))
+        found = await in_thread(lambda: self._store.load(index))
         if found is None:
             return
-        if index in self._lists or found.head.url != self._upstreams[index].root:
+        if index in self._lists or found.head.url not in self._places(index):
             found.close()
             return
         self._lists[index] = found
         self._confirmed[index] = time.monotonic() - max(0.0, time.time() - found.head.fetched_at)
 
-    async def _revalidate(self, index: str) -> None:
+    def _places(self, index: str) -> Sequence[str]:
+        """Return where the list may have come from; what is stored from elsewhere is of an earlier configuration."""
+        made_of = self._bases.get(index)
+        return self._upstreams[index].roots if made_of is None else [f"bases:{','.join(made_of)}"]
+
+    async def _revalidate(self, index: str) -> Freshness:
+        asked = Freshness.REVALIDATED if index in self._lists else Freshness.MISS
         try:
             try:
                 await self._fetch(index, in_memory=False)
@@ -169,34 +149,47 @@ class ProjectLists:
             raise
         self._confirmed[index] = time.monotonic()
         self._failed.pop(index, None)
+        return asked
 
     async def _fetch(self, index: str, *, in_memory: bool) -> None:
-        old = self._lists.get(index)
         upstream = self._upstreams[index]
-        url = upstream.root
-        etag = None if old is None else old.head.etag
-        modified = None if old is None else old.head.last_modified
-        async with upstream.project_list(url, etag=etag, last_modified=modified) as (answer, chunks):
+        await upstream.first(
+            upstream.roots, lambda url, hurried: self._fetch_from(url, index, in_memory=in_memory, hurried=hurried)
+        )
+
+    async def _fetch_from(self, url: str, index: str, *, in_memory: bool, hurried: bool) -> None:
+        old = self._lists.get(index)
+        told = None if old is None or old.head.url != url else old.head  # validators tell another mirror nothing
+        etag = None if told is None else told.etag
+        modified = None if told is None else told.last_modified
+        async with self._upstreams[index].project_list(url, etag=etag, last_modified=modified, hurried=hurried) as (
+            answer,
+            chunks,
+        ):
             if answer.body is None and old is not None:
                 old.head = replace(old.head, etag=answer.etag or etag, fetched_at=time.time())
                 head = old.head
                 try:
-                    await _in_thread(lambda: self._store.renew(head))
+                    await in_thread(lambda: self._store.renew(head))
                 except OSError as error:
                     log.warning("The head of the project list of %s cannot be written: %s.", index, error)
                 return
-            writer = await _in_thread(lambda: self._begin(index, in_memory=in_memory))
+            writer = await in_thread(lambda: self._begin(index, in_memory=in_memory))
             try:
                 await self._write(writer, answer, chunks)
-                found = await _in_thread(lambda: writer.commit(url, answer.etag, answer.last_modified, time.time()))
+                found = await in_thread(lambda: writer.commit(url, answer.etag, answer.last_modified, time.time()))
             finally:
                 writer.abort()
+        self._replace(index, found)
+
+    def _replace(self, index: str, found: StoredList) -> None:
+        old = self._lists.get(index)
         self._lists[index] = found
         if old is not None:
             old.close()
 
     def _begin(self, index: str, *, in_memory: bool) -> ListWriter:
-        forms = (_JSON, _HTML)
+        forms = (JSON, HTML)
         if not in_memory:
             try:
                 return self._store.begin(index, forms)
@@ -205,39 +198,87 @@ class ProjectLists:
         return self._store.begin(index, forms, in_memory=True)
 
     async def _write(self, writer: ListWriter, answer: UpstreamPage, chunks: AsyncIterator[bytes]) -> None:
-        pieces = _pieces(chunks, self._limits.page_bytes, shown(answer.url))
+        pieces = _pieces(chunks, self._limits.list_bytes, shown(answer.url))
         first = await anext(pieces, b"")
         names, is_json = names_of(answer.content_type, first, shown(answer.url))
-        is_first = True
-
-        def put(found: list[str]) -> None:
-            nonlocal is_first
-            writer.add(_HTML, html_of(found))
-            if not is_json and (elements := json_of(found, first=is_first)):
-                writer.add(_JSON, elements)
-                is_first = False
-
-        def begin() -> None:
-            writer.add(_HTML, HTML_HEAD)
-            if not is_json:
-                writer.add(_JSON, JSON_HEAD)
+        forms = ListForms(writer, has_json=is_json)
 
         def step(piece: bytes) -> None:
             if is_json:
-                writer.add(_JSON, piece)  # as it is: no link in it, and unknown keys survive
-            put(names.feed(piece))
+                writer.add(JSON, piece)  # as it is: there is no link in it
+            forms.put(names.feed(piece))
 
         def end() -> None:
-            put(names.finish())
-            writer.add(_HTML, HTML_TAIL)
-            if not is_json:
-                writer.add(_JSON, JSON_TAIL)
+            forms.put(names.finish())
+            forms.end()
 
-        await _in_thread(begin)
-        await _in_thread(lambda: step(first))
+        await in_thread(forms.begin)
+        await in_thread(lambda: step(first))
         async for piece in pieces:
-            await _in_thread(lambda piece=piece: step(piece))  # type: ignore[misc] # the loop's own piece
-        await _in_thread(end)
+            await in_thread(lambda piece=piece: step(piece))  # type: ignore[misc] # the loop's own piece
+        await in_thread(end)
+
+    # -- made of others ------------------------------------------------------------------------------
+
+    async def _unite(self, index: str) -> Freshness:
+        """Bring the list of an index made of others up to date with theirs: with all of them, or it raises."""
+        is_there = index in self._lists
+        with ExitStack() as parts:
+            bodies, found = [], []
+            for base in self._bases[index]:
+                body, freshness = await self._open_base(index, base)
+                parts.callback(body.close)
+                bodies.append(body)
+                found.append(freshness)
+            worst = max(found, key=_FROM_BEST.index)
+            made_of = " ".join(body.etag for body in bodies)
+            if is_there and self._lists[index].head.etag == made_of:
+                return worst
+            try:
+                await self._merge(index, bodies, made_of, in_memory=False)
+            except OSError as error:
+                log.warning("The project list of %s cannot be stored: %s. It is kept in memory.", index, error)
+                await self._merge(index, bodies, made_of, in_memory=True)
+        return worst if worst is Freshness.STALE else Freshness.REVALIDATED if is_there else Freshness.MISS
+
+    async def _open_base(self, index: str, base: str) -> tuple[ListBody, Freshness]:
+        try:
+            return await self.open(base, PageFormat.JSON, gzip=False)
+        except NotFound as error:  # its upstream has no list, which is not an empty one
+            msg = f"{index} has no project list, since its base {base} has none: {error.message}"
+            raise Unavailable(msg) from error
+
+    async def _merge(self, index: str, bodies: Sequence[ListBody], made_of: str, *, in_memory: bool) -> None:
+        """Write a list with every name once, as the first that has it spells it."""
+        with ExitStack() as undo:
+            lines = await in_thread(lambda: self._store.sort(index, in_memory=in_memory))
+            undo.callback(lines.close)
+            count = 0
+            for base, body in zip(self._bases[index], bodies, strict=True):
+                body.rewind()
+                reader = JsonNames(f"of {base}")
+                is_more = True
+                while is_more:
+                    piece = await body.read()
+                    is_more = bool(piece)
+                    feed = partial(reader.feed, piece) if piece else reader.finish
+                    count = await in_thread(partial(_add_names, lines, feed, count))
+            writer = await in_thread(lambda: self._begin(index, in_memory=in_memory))
+            undo.callback(writer.abort)
+            forms, names = ListForms(writer), first_spellings(lines)
+            await in_thread(forms.begin)
+            while some := await in_thread(lambda: list(islice(names, _NAMES_STEP))):
+                await in_thread(partial(forms.put, some))
+            await in_thread(forms.end)
+            [place] = self._places(index)
+            self._replace(index, await in_thread(lambda: writer.commit(place, made_of, None, time.time())))
+
+
+def _add_names(lines: SortedLines, names: Callable[[], list[str]], number: int) -> int:
+    """Add a line for each name, the first with ``number``; return the next number."""
+    found = names()
+    lines.add(lines_of(found, number))
+    return number + len(found)
 
 
 async def _pieces(chunks: AsyncIterator[bytes], most: int, said: str) -> AsyncIterator[bytes]:
@@ -258,13 +299,3 @@ async def _pieces(chunks: AsyncIterator[bytes], most: int, said: str) -> AsyncIt
                 parts, size = [], 0
     if parts:
         yield b"".join(parts)
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Run ``work`` in a thread and do not leave before it has ended, for it uses what the caller then closes."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise

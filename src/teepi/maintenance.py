@@ -1,4 +1,7 @@
-"""What happens behind the first requests after a start: old partials go, a lost catalogue is rebuilt."""
+"""What happens behind the first requests after a start: old partials go, a lost catalogue is rebuilt.
+
+Of the pages it needs only the files that nobody would find by their names; the others are found on the page itself.
+"""
 
 from __future__ import annotations
 
@@ -49,14 +52,15 @@ async def rebuild(store: Store, pages: PageStore, catalog: Catalog) -> None:
         log.info("The catalogue was rebuilt from %d pages and %d files.", count, total)
 
 
-def _records(page: StoredPage) -> tuple[FileRecord, ...]:
+def _records(page: StoredPage) -> list[FileRecord]:
     try:
-        return parse_page(
+        parsed = parse_page(
             page.body, content_type=page.content_type, url=page.url, index=page.index, project=page.project
-        ).files
+        )
     except TeepiError as error:
         log.warning("The stored page of %s cannot be read: %s", page.project, error)
-        return ()
+        return []
+    return [parsed.record(at) for at in parsed.odd]
 
 
 async def flush_forever(catalog: Catalog) -> None:

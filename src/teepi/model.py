@@ -1,13 +1,15 @@
 """The values that every layer speaks of: digests, file keys, files that pages link to.
 
-Frozen dataclasses and nothing else: no IO, no clocks, no imports from the rest of teepi.
+Frozen structs and nothing else: no IO, no clocks, no imports from the rest of teepi. A page has thousands of them;
+a struct is made in a fifth of a frozen dataclass's time, and the garbage collector need not look at it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 # Strongest first. An index may give several; sha256 leads because it is what the store is named by,
 # then the others by strength. Anything that is not here is carried in pages but never decides.
@@ -29,8 +31,7 @@ DIGEST_PREFERENCE: Final = (
 _DIGEST_HEX_LENGTH: Final = dict(zip(DIGEST_PREFERENCE, (64, 128, 96, 128, 96, 64, 128, 64, 56, 40, 32), strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(msgspec.Struct, frozen=True, gc=False):
     """A hash of a whole file, as an index gives it (PEP 503 fragment, PEP 691 ``hashes``)."""
 
     algorithm: str
@@ -50,8 +51,7 @@ class Digest:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class FileKey:
+class FileKey(msgspec.Struct, frozen=True, gc=False):
     """What single-flight, partial, lock and generation hang on.
 
     ``sha256:<hex>`` where the page gives it, so that all aliases and indexes share one fetch; else
@@ -69,11 +69,6 @@ class FileKey:
         seed = f"{index}\n{url}\n{weaker}"
         return FileKey("url:" + hashlib.sha256(seed.encode("utf-8", "surrogateescape")).hexdigest())
 
-    @staticmethod
-    def of_metadata(wheel: FileKey) -> FileKey:
-        """Return the key of the core metadata that is read out of ``wheel``, before its digest is known."""
-        return FileKey("url:" + hashlib.sha256(f"core metadata of\n{wheel.value}".encode()).hexdigest())
-
     @property
     def sha256(self) -> str | None:
         """The content's sha256 in hex when the key carries it."""
@@ -86,8 +81,7 @@ class FileKey:
         return self.value.replace(":", "-")
 
 
-@dataclass(frozen=True, slots=True)
-class FileRecord:
+class FileRecord(msgspec.Struct, frozen=True, gc=False):
     """One file that a page of an index links to: what is needed to fetch and check it without the page."""
 
     index: str
@@ -113,6 +107,4 @@ class FileRecord:
     @property
     def key(self) -> FileKey:
         """The :class:`FileKey` that this record resolves to."""
-        if self.wheel is not None and self.digest is None:
-            return FileKey.of_metadata(self.wheel.key)
         return FileKey.of(self.index, self.url, self.digest)

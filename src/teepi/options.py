@@ -165,6 +165,15 @@ OPTIONS: Final = (
         reloads=True,
     ),
     Option(
+        "patience",
+        parse_seconds,
+        "SECONDS",
+        "how long a client that can be answered with something older waits for a slow upstream",
+        "2",
+        toml=(int, float),
+        example="2",
+    ),
+    Option(
         "offline",
         _switch,
         "",

@@ -1,4 +1,4 @@
-"""Origins of URLs, the user info in them, and which IP addresses are public.
+"""Origins of URLs, the user info in them, how they are shown, and which IP addresses are public.
 
 Strings and addresses only: nothing is resolved or connected to here.
 """
@@ -49,6 +49,12 @@ def split_user_info(url: str) -> tuple[str, tuple[str, str] | None]:
 def basic(user: str, password: str) -> str:
     """Return the value of Authorization (RFC 7617)."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def shown(url: str) -> str:
+    """Return ``url`` as it may be shown and logged: without user info and query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def is_loopback(address: str) -> bool:

@@ -1,7 +1,7 @@
 """Read-through for index pages: fresh, stale or revalidate; one request upstream per page however many ask.
 
-A page that upstream cannot confirm is served stale. 404 is answered only when upstream said 404. What a page links
-to is remembered in the catalogue before the page is shown.
+A page that upstream cannot confirm is served stale. 404 is answered only when upstream said 404. The stored page says
+what it links to; what nobody would find by it, and what it links to no more, is in the catalogue before it is shown.
 """
 
 from __future__ import annotations
@@ -9,35 +9,40 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from teepi.breaker import Breaker
 from teepi.codings import Coding, encode, worth_encoding
 from teepi.errors import Interrupted, NotFound, Offline, TeepiError, Unavailable, UpstreamError
-from teepi.simple_api import ProjectPage, parse_page, render, with_core_metadata
+from teepi.page_memory import Page, PageMemory, Variant
+from teepi.simple_api import parse_page, render, with_core_metadata
+from teepi.single_flight import SingleFlight
 from teepi.store import StoredPage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from teepi.catalog import Catalog
     from teepi.http_semantics import PageFormat
     from teepi.limits import Limits
     from teepi.live import Live
     from teepi.metrics import Metrics
+    from teepi.model import FileRecord
+    from teepi.simple_api import ProjectPage
     from teepi.store import PageStore
     from teepi.tasks import TaskScope
     from teepi.upstream import Upstream
 
+_T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
-_KEPT_BYTES: Final = 64 << 20  # of page bodies and finished variants in memory
 _ABSENT_KEPT: Final = 10_000
-_VARIANTS_KEPT: Final = 16  # per page; a path of many empty segments asks for another one each time
 _THREAD_BYTES: Final = 256 << 10  # a larger page is parsed and rendered off the event loop
 
 
@@ -49,40 +54,6 @@ class Freshness(Enum):
     COLLAPSED = "fwd=uri-miss; collapsed"
     REVALIDATED = "fwd=stale"
     STALE = "hit; detail=stale"
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """A finished page: one format in one coding with links from one depth."""
-
-    body: bytes
-    etag: str
-    coding: Coding = Coding.IDENTITY
-    """What the body is really in: a short one is left as it is."""
-
-
-@dataclass(slots=True)
-class Page:
-    """A project page in memory."""
-
-    stored: StoredPage
-    content: ProjectPage
-    confirmed_at: float
-    """Monotonic seconds of upstream's last answer; a clock that jumps does not change ages."""
-    made_of: tuple[ProjectPage, ...] = ()
-    """For the page of an index made of others: theirs."""
-    is_remembered: bool = False
-    """Whether the catalogue has been told, by this process, what the page links to."""
-    variants: dict[tuple[PageFormat, str, Coding], Variant] = field(default_factory=dict)
-    core_metadata: Mapping[str, str] | None = None
-    """What the catalogue knows of wheels that were looked into (see ``Catalog.core_metadata``), once asked."""
-    learnt: int = 0
-    """Grows when that changes: what was looked up before is not kept."""
-
-    @property
-    def kept_bytes(self) -> int:
-        """What this page is counted with: its parsed form takes a few times the body."""
-        return 4 * len(self.stored.body) + sum(len(variant.body) for variant in self.variants.values())
 
 
 class Pages:
@@ -106,11 +77,21 @@ class Pages:
         self._limits = limits
         self._metrics = metrics
         self._live = live
-        self._pages: OrderedDict[tuple[str, str], Page] = OrderedDict()
-        self._kept_bytes = 0
+        # One: such work holds Python's lock, so that more threads would only make all pages wait for each other.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
+        self.memory = PageMemory()
+        """The pages used last."""
+        self._loading = SingleFlight[Page | None](scope)
         self._absent: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._asking: dict[tuple[str, str], asyncio.Task[Page]] = {}
         self._breakers: dict[str, Breaker] = {}
+
+    def close(self) -> None:
+        """End the thread, when nobody asks any more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     # -- get -----------------------------------------------------------------------------------------
 
@@ -228,130 +209,185 @@ class Pages:
         upstream = self._upstreams[index]
         answer = await upstream.project(project, seen_at=seen_at, etag=etag, last_modified=last_modified)
         now = time.time()
+        old = None if page is None or answer.body is None else await self._parsed(page)
         if answer.body is None or (
-            page is not None and (answer.body, answer.url) == (page.stored.body, page.stored.url)
+            page is not None and old is not None and (answer.body, answer.url) == (page.stored.body, page.stored.url)
         ):
             if page is None:  # 304 to an unconditional request is refused in ``upstream``
                 msg = f"Upstream says that the page of {project} is unchanged, but none is here."
                 raise UpstreamError(msg)
-            old = page.stored
-            page.stored = StoredPage(
-                index, project, old.url, old.content_type, answer.etag or old.etag,
-                answer.last_modified or old.last_modified, now, old.body,
-            )  # fmt: skip
+            page.stored = replace(
+                page.stored,
+                etag=answer.etag or page.stored.etag,
+                last_modified=answer.last_modified or page.stored.last_modified,
+                fetched_at=now,
+            )
             page.confirmed_at = time.monotonic()
         else:
             stored = StoredPage(
                 index, project, answer.url, answer.content_type, answer.etag, answer.last_modified, now, answer.body
             )
-            page = Page(stored, await self._parse(stored), time.monotonic())
-            await self.remember(page)
-            self._keep(key, page)
+            page = Page(stored, await self._parse(stored, old), time.monotonic())
+            self.memory.keep(page)
         self._absent.pop(key, None)
-        self._scope.start(self._save(page.stored), name=f"store page {project}")
+        self._scope.start(self._save(page), name=f"store page {project}")
         return page
 
-    async def adopt(self, stored: StoredPage, made_of: tuple[ProjectPage, ...]) -> Page:
+    async def adopt(self, stored: StoredPage, made_of: tuple[object, ...]) -> Page:
         """Keep a page that was made here, out of those of other indexes, as if an upstream had sent it."""
-        key = (stored.index, stored.project)
-        page = Page(stored, await self._parse(stored), time.monotonic(), made_of)
-        await self.remember(page)
-        self._keep(key, page)
-        self._scope.start(self._save(stored), name=f"store page {stored.project}")
+        before = await self._known((stored.index, stored.project))
+        old = None if before is None else await self._parsed(before)
+        if before is not None and (before.stored.body, before.stored.url) == (stored.body, stored.url):
+            before.made_of, before.confirmed_at = made_of, time.monotonic()
+            return before
+        page = Page(stored, await self._parse(stored, old), time.monotonic(), made_of)
+        self.memory.keep(page)
+        self._scope.start(self._save(page), name=f"store page {stored.project}")
         return page
 
-    def adopted(self, index: str, project: str, made_of: tuple[ProjectPage, ...]) -> Page | None:
-        """Return the page in memory that was made of exactly these, if there is one."""
-        page = self._pages.get((index, project))
+    def adopted(self, index: str, project: str, made_of: tuple[object, ...]) -> Page | None:
+        """Return the page in memory that was made of exactly these (:attr:`Page.token`), if there is one."""
+        page = self.memory.get((index, project))
         if page is None or len(page.made_of) != len(made_of):
             return None
         return page if all(a is b for a, b in zip(page.made_of, made_of, strict=True)) else None
 
-    async def remember(self, page: Page) -> None:
-        """Tell the catalogue what ``page`` links to, unless it has been told: a page from disk may have outlived it."""
-        if not page.is_remembered:
-            await self._catalog.remember(page.content.files)
-            page.is_remembered = True
+    async def _parse(self, stored: StoredPage, old: ProjectPage | None = None) -> ProjectPage:
+        """Parse, off the event loop when large, and tell the catalogue what only it can know.
 
-    async def _parse(self, stored: StoredPage) -> ProjectPage:
-        """Parse, off the event loop when large. Raises :class:`BadPage`."""
+        ``old`` is what ``stored`` takes the place of. Raises :class:`BadPage`.
+        """
 
-        def work() -> ProjectPage:
-            return parse_page(
+        def work() -> tuple[ProjectPage, list[FileRecord]]:
+            page = parse_page(
                 stored.body,
                 content_type=stored.content_type,
                 url=stored.url,
                 index=stored.index,
                 project=stored.project,
             )
+            kept = set(page.addresses) if old is not None else ()
+            dropped = (
+                [] if old is None else [old.record(at) for at, where in enumerate(old.addresses) if where not in kept]
+            )
+            return page, dropped + [page.record(at) for at in page.odd]
 
-        return work() if len(stored.body) < _THREAD_BYTES else await asyncio.to_thread(work)
+        page, records = work() if len(stored.body) < _THREAD_BYTES else await self._in_thread(work)
+        taken = await self._catalog.settle(stored.index, stored.project, page.at, records)
+        places = [at for at in page.odd if page.addresses[at] in taken]
+        if places:
+            page = page.with_hashed_addresses(places)
+            await self._catalog.remember([page.record(at) for at in places])
+        return page
 
-    async def _save(self, stored: StoredPage) -> None:
+    async def _save(self, page: Page) -> None:
+        stored = page.stored
         try:
+            if page.parsed is None:
+                on_disk = await self._store.load(*page.key)
+                if on_disk is None or on_disk.fetched_at != page.saved_at:  # lost, or of another process
+                    return
+                stored = replace(stored, body=on_disk.body)
             await self._store.save(stored)
         except OSError as error:
             log.warning("The page of %s was served but not stored: %s.", stored.project, error)
+        else:
+            page.saved_at = stored.fetched_at
 
     # -- memory --------------------------------------------------------------------------------------
 
+    def linked(self, index: str, project: str) -> ProjectPage | None:
+        """Return what the page of ``project`` links to when that is in memory."""
+        page = self.memory.get((index, project))
+        return None if page is None else page.parsed
+
+    async def stored(self, index: str, project: str) -> ProjectPage | None:
+        """Return what the page of ``project`` links to, from memory or disk; None when it is in neither."""
+        page = await self._known((index, project))
+        return None if page is None else await self._parsed(page)
+
+    def note(self, record: FileRecord) -> None:
+        """Remember a file that was asked for, behind the answer: it is found without its page from now on."""
+        self._scope.start(self._catalog.remember([record]), name=f"catalogue {record.filename}")
+
+    async def whole(self, page: Page) -> Page:
+        """Return ``page`` with its content, for as long as the caller wants.
+
+        Raises :class:`Unavailable` when memory has let the content go and the disk has lost it.
+        """
+        if page.parsed is None:
+            loaded = await self._load(page.key)
+            if loaded is None:
+                self.memory.forget(page.key)
+                msg = f"The page of {page.stored.project} is gone from the cache; try again."
+                raise Unavailable(msg)
+            page = loaded
+        return replace(page)
+
+    async def _parsed(self, page: Page) -> ProjectPage | None:
+        """Return the parsed form of ``page``; None when it has been lost."""
+        if page.parsed is None:
+            await self._load(page.key)
+        return page.parsed
+
     async def _known(self, key: tuple[str, str]) -> Page | None:
-        """Return the page from memory or disk, whatever its age."""
-        page = self._pages.get(key)
-        if page is not None:
-            self._pages.move_to_end(key)
-            return page
+        """Return the page from memory or disk, whatever its age; one from memory need not be parsed."""
+        found = self.memory.get(key) or await self._load(key)
+        return found or self.memory.get(key)  # upstream's answer may have come behind the look on disk
+
+    async def _load(self, key: tuple[str, str]) -> Page | None:
+        """Return the page parsed, from disk unless somebody is quicker; once for all who want it."""
+        return await self._loading.join(key, lambda: self._from_disk(key))
+
+    async def _from_disk(self, key: tuple[str, str]) -> Page | None:
         stored = await self._store.load(*key)
         content = None
         try:
             content = None if stored is None else await self._parse(stored)
         except TeepiError as error:
             log.warning("The stored page of %s cannot be read: %s", key[1], error)
-        if (page := self._pages.get(key)) is not None:  # somebody was quicker, from disk or from upstream
+        page = self.memory.get(key)
+        if page is not None and page.parsed is not None:  # upstream was quicker
             return page
         if stored is None or content is None:
             return None
+        if page is not None and page.saved_at == stored.fetched_at:
+            head = replace(page.stored, body=stored.body)  # it may have been confirmed since
+            self.memory.restore(page, head, content)
+            return page
         age = max(0.0, time.time() - stored.fetched_at)  # a time from the future counts as now
-        page = Page(stored, content, time.monotonic() - age)
-        self._keep(key, page)
+        page = Page(stored, content, time.monotonic() - age, saved_at=stored.fetched_at)
+        self.memory.keep(page)
         return page
-
-    def _keep(self, key: tuple[str, str], page: Page) -> None:
-        old = self._pages.pop(key, None)
-        if old is not None:
-            self._kept_bytes -= old.kept_bytes
-        self._pages[key] = page
-        self._kept_bytes += page.kept_bytes
-        while self._kept_bytes > _KEPT_BYTES and len(self._pages) > 1:
-            _, dropped = self._pages.popitem(last=False)
-            self._kept_bytes -= dropped.kept_bytes
 
     async def variant(self, page: Page, form: PageFormat, base: str, coding: Coding = Coding.IDENTITY) -> Variant:
         """Return ``page`` in ``form`` and ``coding`` with links relative to ``base`` (from the page to the index)."""
         key = (form, base, coding)
+        if time.monotonic() >= page.look_again_at:
+            self._forget_core_metadata(page)
         found = page.variants.get(key)
         if found is not None:
             return found
         learnt = page.learnt
         known = await self._core_metadata(page)
+        whole = await self.whole(page)
 
         def make() -> Variant:
-            content = page.content if known is None else with_core_metadata(page.content, known)
+            content = whole.content if known is None else with_core_metadata(whole.content, known)
             body = render(content, form, base)
-            etag = hashlib.sha256(body).hexdigest()[:32]
+            # The same bytes under another Content-Type are another representation (RFC 9110, 8.8.1).
+            etag = hashlib.sha256(form.content_type.encode() + body).hexdigest()[:32]
             if coding is Coding.IDENTITY or not worth_encoding(body):
                 return Variant(body, f'"{etag}"', Coding.IDENTITY)
             # An ETag names bytes: each coding has its own (RFC 9110, 8.8.3.3).
             return Variant(encode(body, coding), f'"{etag}-{coding.value}"', coding)
 
-        variant = make() if len(page.stored.body) < _THREAD_BYTES else await asyncio.to_thread(make)
+        variant = make() if len(whole.stored.body) < _THREAD_BYTES else await self._in_thread(make)
         found = page.variants.get(key)
         if found is not None:  # somebody was quicker
             return found
-        is_kept = self._pages.get((page.stored.index, page.stored.project)) is page
-        if is_kept and len(page.variants) < _VARIANTS_KEPT and learnt == page.learnt:
-            page.variants[key] = variant
-            self._kept_bytes += len(variant.body)
+        if learnt == page.learnt and whole.token is page.token:
+            self.memory.add_variant(page, key, variant)
         return variant
 
     async def _core_metadata(self, page: Page) -> Mapping[str, str] | None:
@@ -363,23 +399,26 @@ class Pages:
             known = await self._catalog.core_metadata(page.stored.project)
             if learnt == page.learnt:
                 page.core_metadata = known
+                page.looked_at = time.monotonic()
         return known
 
     def forget_variants(self) -> None:
         """Render all pages anew when they are next asked for: what they show depends on settings that changed."""
-        for page in self._pages.values():
-            self._kept_bytes -= page.kept_bytes
-            page.variants.clear()
-            page.learnt += 1
-            self._kept_bytes += page.kept_bytes
+        for page in self.memory:
+            page.look_again_at = 0.0
 
-    def forget_core_metadata(self, project: str) -> None:
-        """Look again at what is known of the wheels of ``project``, in all indexes: that has changed."""
-        for index in self._upstreams:
-            page = self._pages.get((index, project))
-            if page is not None:
-                self._kept_bytes -= page.kept_bytes
-                page.variants.clear()
-                page.core_metadata = None
-                page.learnt += 1
-                self._kept_bytes += page.kept_bytes
+    def forget_core_metadata(self, project: str, *, at_once: bool = False) -> None:
+        """Look again at what is known of the wheels of ``project``, in all indexes: that has changed.
+
+        Unless it must be ``at_once``, a page is made anew no more often than every ``page_hashes_seconds``.
+        """
+        now = time.monotonic()
+        for page in self.memory.of_project(project):
+            due = now if at_once else page.looked_at + self._limits.page_hashes_seconds
+            page.look_again_at = min(page.look_again_at, due)
+
+    def _forget_core_metadata(self, page: Page) -> None:
+        self.memory.drop_variants(page)
+        page.core_metadata = None
+        page.learnt += 1
+        page.look_again_at = math.inf

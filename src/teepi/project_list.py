@@ -18,7 +18,7 @@ from teepi.errors import BadPage
 from teepi.simple_html import is_for_people
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 HTML_HEAD: Final = (
     b'<!DOCTYPE html>\n<html><head><meta name="pypi:repository-version" content="1.0">'
@@ -68,6 +68,28 @@ def json_of(names: Iterable[str], *, first: bool) -> bytes:
     """Render names as elements of ``projects`` (PEP 691); ``first`` when none has been before."""
     elements = ",".join([f'{{"name":"{name}"}}' for name in names if _NAME.fullmatch(name)])
     return (elements if first or not elements else "," + elements).encode()
+
+
+def lines_of(names: Iterable[str], number: int) -> list[bytes]:
+    """Return a line for each name: such that sorted, all spellings of one stand together, the first of them first.
+
+    ``number`` is that of the first name. What is no name of a project is left out.
+    """
+    return [
+        f"{canonicalize_name(name)} {at:012d} {name}\n".encode()
+        for at, name in enumerate(names, number)
+        if _NAME.fullmatch(name)
+    ]
+
+
+def first_spellings(lines: Iterable[bytes]) -> Iterator[str]:
+    """Return each name once, as it was spelt first, from sorted lines of :func:`lines_of`."""
+    last = b""
+    for line in lines:
+        project, _, name = line.split()
+        if project != last:
+            yield name.decode()
+        last = project
 
 
 class _Project(msgspec.Struct):

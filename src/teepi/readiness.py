@@ -138,9 +138,9 @@ class Readiness:
 async def _reach(upstream: Upstream) -> str | None:
     """Ask whether a mirror answers at all; return what is wrong with the first one when none does."""
     failure: str | None = None
-    for mirror in upstream.mirrors:
+    for mirror in upstream.roots:
         try:
-            await upstream.head(mirror)
+            await upstream.head(mirror, has_digest=False)
         except NotFound:
             return None
         except UpstreamError as error:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import os
 import resource
 import signal
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -31,12 +33,13 @@ from teepi.live import Live
 from teepi.loop_lag import LoopLag
 from teepi.metadata import CoreMetadata
 from teepi.metrics import Metrics
+from teepi.origins import shown
 from teepi.overview import Overviews
 from teepi.pages import Pages
 from teepi.readiness import DISK_EVERY_SECONDS, ROWS_EVERY_SECONDS, Probe, Readiness
-from teepi.store import DiskState, ListStore, PageStore, Store
-from teepi.tasks import TaskScope, in_thread
-from teepi.upstream import Upstream, shown
+from teepi.store import DiskState, ListStore, MetadataStore, PageStore, Store
+from teepi.tasks import TaskScope, in_executor
+from teepi.upstream import Upstream
 from teepi.web import connection
 from teepi.web.app import App
 from teepi.web.files import FileHandlers
@@ -58,17 +61,19 @@ _KEEPALIVE_SECONDS: Final = 90.0  # installers idle up to 75 s between requests
 _HEAD_BYTES: Final = 16384
 DRAIN_SECONDS: Final = 5.0  # podman kills 10 s after SIGTERM
 _CLOSE_SECONDS: Final = 0.5
+_SWITCH_SECONDS: Final = 0.001  # a thread that parses a page lets the event loop in after so long
 _DRAIN_POLL_SECONDS: Final = 0.05
 _DESCRIPTORS: Final = 1 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of mallopt(3)
 
 
 class Server:
     """All of teepi on one event loop."""
 
     def __init__(self, settings: Settings, limits: Limits | None = None) -> None:
-        """Do nothing yet."""
+        """Do nothing yet; without ``limits`` they are the real ones, with the patience of ``settings``."""
         self.live = Live(settings)
-        self.limits = limits or Limits()
+        self.limits = limits or Limits(page_patience_seconds=settings.patience_seconds)
         self.metrics = Metrics()
         self.addresses: list[tuple[str, int]] = []
         """Host and port of each listening socket, once started."""
@@ -118,6 +123,7 @@ class Server:
         undo.push_async_callback(scope.aclose)
         page_store = PageStore(store.pages_path, store.committing)
         pages = self._pages = Pages(upstreams, page_store, catalog, scope, limits, self.metrics, live)
+        undo.callback(pages.close)
         legacy = Legacy(
             upstreams,
             PageStore(store.legacy_path, store.committing),
@@ -126,7 +132,8 @@ class Server:
             live,
         )
         files = Files(store, catalog, self.registry, upstreams, scope, limits, self.metrics, live)
-        files.extraction = core_metadata = CoreMetadata(files, pages, catalog, scope, limits)
+        metadata_store = MetadataStore(store.metadata_path, store.landing)
+        core_metadata = CoreMetadata(files, pages, catalog, metadata_store, scope, limits)
         indexes = Indexes(live, pages, catalog, limits, core_metadata)
         senders = Senders(limits, self.metrics)
         undo.callback(senders.close)
@@ -141,7 +148,7 @@ class Server:
         overviews = Overviews(live, self.registry, self.metrics, catalog, problems, history.series)
         app = App(
             PageHandlers(indexes, pages, lists, limits),
-            FileHandlers(indexes, files, senders, self.metrics),
+            FileHandlers(indexes, files, core_metadata, senders, self.metrics),
             LegacyHandlers(indexes, pages, legacy),
             OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems, readiness, exposition, history),
             UiHandlers(overviews.now, overviews.search, DEFAULT_INDEX),
@@ -196,7 +203,7 @@ class Server:
         """Put together what is seen from outside."""
         disk: Probe[DiskState] = Probe(
             scope,
-            lambda: in_thread(store.probing, store.probe, self.limits.low_space_bytes),
+            lambda: in_executor(store.probing, store.probe, self.limits.low_space_bytes),
             every_seconds=DISK_EVERY_SECONDS,
             name="probing the disk",
         )
@@ -275,6 +282,8 @@ class Server:
 def run(settings: Settings, reread: Callable[[], Settings]) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status. SIGHUP lets the settings hold that ``reread`` gives."""
     logs.configure(settings.log_level, settings.log_format, os.environ)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    _give_memory_back()
     return uvloop.run(_serve(settings, reread))
 
 
@@ -353,6 +362,17 @@ def _say_hello(server: Server) -> None:
         f"  poetry  poetry source add --priority=primary teepi {base}/{DEFAULT_INDEX}/+simple/",
     ]
     print("\n".join(lines), flush=True)  # noqa: T201 - what `teepi serve` says
+
+
+def _give_memory_back() -> None:
+    """Let glibc return what large pages took: by default its threads keep a heap each, and freed memory in all of them.
+
+    270 pages of large projects left 370 MB resident without this, and leave 250 MB with it.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, 128 << 10), (_M_TRIM_THRESHOLD, 1 << 20)):
+            mallopt(option, value)
 
 
 def _raise_descriptor_limit() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from html import escape
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from selectolax.lexbor import LexborHTMLParser
@@ -23,7 +24,8 @@ PRIVATE_PREFIX: Final = "_"
 """PEP 691 leaves keys with this prefix to the server: data attributes that no PEP knows are kept under them."""
 
 # The parser's time grows with the square of the depth of the tree and of the attributes on one tag (32,000 of
-# either take 2 s). It is therefore given only the tags that can matter, none of them long, and so a flat tree.
+# either take 2 s). It is therefore given only the tags that can matter, each with a bounded number of attributes,
+# and so a flat tree.
 _TAG: Final = re.compile(
     rb"""
     <(?: !--.*?(?:-->|\Z)
@@ -32,12 +34,15 @@ _TAG: Final = re.compile(
           (?: [ \t\r\n\f/]*+ [^ \t\r\n\f/>][^ \t\r\n\f/>=]*+                 # attribute name
               (?: [ \t\r\n\f]*+ = [ \t\r\n\f]*+
                   (?: "[^"]*+" | '[^']*+' | [^ \t\r\n\f>"'][^ \t\r\n\f>]*+ ) )?+  # its value
-          )*+ ) )
+          ){0,64}+ ) )                                                       # more would cost their square
     """,
     re.VERBOSE | re.DOTALL,
 )
-_MAX_TAG_BYTES: Final = 16 * 1024
+_TAG_BEGIN: Final = re.compile(rb"<(?:a|base|meta)[ \t\r\n\f/]", re.IGNORECASE)
 
+_FRONT_BYTES: Final = 4096
+_DOCUMENT_BEGIN: Final = re.compile(rb"<(?:html|body)\b", re.IGNORECASE)
+_DOCUMENT_END: Final = re.compile(rb"</(?:html|body)\b", re.IGNORECASE)
 _FOR_PEOPLE: Final = re.compile(rb"<(?:form|script|iframe)\b|http-equiv\s*=\s*[\"']?refresh", re.IGNORECASE)
 
 
@@ -46,7 +51,7 @@ def parse_html(body: bytes) -> tuple[dict[str, Any], str | None]:
 
     Each file has the link as the page spells it under ``url``, and no ``filename``.
     """
-    tags = [tag for match in _TAG.finditer(body) if (tag := match[2]) and len(tag) <= _MAX_TAG_BYTES]
+    tags = [tag for match in _TAG.finditer(body) if (tag := match[2])]
     # PEP 503 pages are UTF-8 in practice; one bad byte must not hide a whole project.
     tree = LexborHTMLParser(b"".join(b"<%b></a>" % tag for tag in tags).decode("utf-8", "replace"))
     document: dict[str, Any] = {"meta": {"api-version": "1.0"}}
@@ -56,6 +61,19 @@ def parse_html(body: bytes) -> tuple[dict[str, Any], str | None]:
     document["files"] = [_read_anchor(node.attributes) for node in tree.css("a[href]")]
     base = tree.css_first("base[href]")
     return document, base.attributes["href"] if base is not None else None
+
+
+def has_more_tags(body: bytes, most: int) -> bool:
+    """Whether an HTML page has more than ``most`` tags that :func:`parse_html` would read; it is not parsed."""
+    return next(islice(_TAG_BEGIN.finditer(body), most, None), None) is not None
+
+
+def is_cut(body: bytes) -> bool:
+    """Whether ``body`` is an HTML page that ends within a tag, or begins its document and does not end it."""
+    if not body.lstrip().startswith(b"<"):
+        return False  # JSON tells by itself
+    begins = _DOCUMENT_BEGIN.search(body, 0, _FRONT_BYTES) is not None
+    return body.rfind(b"<") > body.rfind(b">") or (begins and _DOCUMENT_END.search(body) is None)
 
 
 def is_for_people(body: bytes) -> bool:

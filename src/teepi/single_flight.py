@@ -31,18 +31,21 @@ class SingleFlight(Generic[T]):
         """Whether the work of ``key`` is under way."""
         return key in self._flying
 
-    async def join(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]], patience_seconds: float) -> T:
+    async def join(
+        self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]], patience_seconds: float | None = None
+    ) -> T:
         """Return what the work of ``key`` gives, started with ``work`` when it is not under way.
 
         Raises TimeoutError ``patience_seconds`` after it *began* (a hung upstream costs them once, not everybody
-        again), :class:`Unavailable` when teepi stops or fails, and what the work itself raises.
+        again; None waits for the end), :class:`Unavailable` when teepi stops or fails, and what the work itself raises.
         """
         if key not in self._flying:
             task = self._scope.start(work(), name=f"{key}")
             self._flying[key] = task, time.monotonic()
             task.add_done_callback(lambda _: self._flying.pop(key))
         task, began = self._flying[key]
-        done, _ = await asyncio.wait({task}, timeout=max(0.0, began + patience_seconds - time.monotonic()))
+        left = None if patience_seconds is None else max(0.0, began + patience_seconds - time.monotonic())
+        done, _ = await asyncio.wait({task}, timeout=left)
         if not done:
             raise TimeoutError
         if task.cancelled():

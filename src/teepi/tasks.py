@@ -1,4 +1,4 @@
-"""Scopes that outlive the client who caused a task: nobody spawns loose tasks."""
+"""Scopes that outlive the client who caused a task, and work in threads: nobody spawns loose tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-async def in_thread(executor: Executor, work: Callable[..., T], *arguments: object) -> T:
+async def in_executor(executor: Executor, work: Callable[..., T], *arguments: object) -> T:
     """Run ``work`` in ``executor`` and return its result."""
     return await asyncio.get_running_loop().run_in_executor(executor, work, *arguments)
 
@@ -49,3 +49,13 @@ class TaskScope:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Run ``work`` in a thread and do not leave before it has ended, for it uses what the caller then closes."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise

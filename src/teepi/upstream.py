@@ -9,22 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import aiohttp
 
-from teepi.errors import BadPage, Interrupted, NotFound, RangeNotSatisfiable, TeepiError, UpstreamError
-from teepi.http_semantics import parse_content_range, parse_retry_after, strong_etag
-from teepi.origins import origin_of, split_user_info
+from teepi.errors import BadPage, Interrupted, NotFound, RangeNotSatisfiable, UpstreamError
+from teepi.http_semantics import conditions, parse_content_range, parse_retry_after, sendable
+from teepi.origins import origin_of, shown, split_user_info
 from teepi.outbound import Outbound
+from teepi.response import ResponseStream, number, partial_head, reason, whole_head
+from teepi.simple_html import is_cut
 from teepi.source import SourceHead
 from teepi.watchdog import WatchedStream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from teepi.index_settings import IndexSettings
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from teepi.source import SourceStream
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # JSON is always asked for; HTML is parsed only where that is all an upstream has.
 PAGE_ACCEPT: Final = (
@@ -44,7 +47,9 @@ _NOT_MODIFIED: Final = 304
 _NOT_FOUND: Final = (404, 410)
 _RANGE_REFUSED: Final = 416
 _WORTH_ANOTHER_TRY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_MOST_DIGITS: Final = 18  # a longer number is no size of any file
+
+
+_Ranged = tuple[int, int, int | None, ResponseStream]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +63,6 @@ class UpstreamPage:
     last_modified: str | None
     body: bytes | None
     """None when upstream said 304 Not Modified."""
-
-
-def shown(url: str) -> str:
-    """Return ``url`` as it may be shown and logged: without user info and query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 class Upstream:
@@ -122,7 +121,7 @@ class Upstream:
             raise Interrupted(msg) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             self.counters.failed("unreachable")
-            msg = f"{shown(url)} cannot be reached: {_reason(error)}."
+            msg = f"{shown(url)} cannot be reached: {reason(error)}."
             raise Interrupted(msg) from error
         self.counters.answered(response.status, time.monotonic() - began)
         try:
@@ -146,9 +145,40 @@ class Upstream:
         return self._mirrors[0]
 
     @property
-    def mirrors(self) -> tuple[str, ...]:
-        """URLs of all mirrors' project lists."""
+    def roots(self) -> Sequence[str]:
+        """URLs of the project lists of all mirrors."""
         return self._mirrors
+
+    @staticmethod
+    async def first(urls: Sequence[str], ask: Callable[[str, bool], Awaitable[T]]) -> T:
+        """Return what ``ask`` gives for the first of ``urls`` that has it; the rest is not asked.
+
+        It is told whether to hurry, since there is somebody else to ask. :class:`NotFound` means that every one says
+        so; any other :class:`UpstreamError` is the first one's.
+        """
+        failure: NotFound | UpstreamError | None = None
+        for url in urls:
+            try:
+                return await ask(url, url != urls[-1])
+            except (NotFound, UpstreamError) as error:
+                if failure is None or isinstance(failure, NotFound):
+                    failure = error
+                log.info("%s", error)
+        if failure is None:
+            msg = "This index has no upstream."
+            raise NotFound(msg)
+        raise failure
+
+    def _places(self, url: str, *, has_digest: bool) -> list[str]:
+        """Return ``url`` and, of a file below a mirror's origin, where the other mirrors have it.
+
+        Only a digest tells whether those have the same bytes.
+        """
+        hosts = {origin_of(mirror): mirror.split("/", 3)[:3] for mirror in self._mirrors}
+        if not has_digest or len(hosts) == 1 or hosts.pop(origin_of(url), None) is None:
+            return [url]
+        path = split_user_info(url)[0].split("/", 3)[3]
+        return [url, *("/".join([*host, path]) for host in hosts.values())]
 
     async def project(
         self, project: str, *, seen_at: str | None = None, etag: str | None = None, last_modified: str | None = None
@@ -158,25 +188,17 @@ class Upstream:
         The validators are those of the page at ``seen_at`` and tell another mirror nothing. Raises as :meth:`page`;
         :class:`NotFound` only when every mirror says so.
         """
-        failure: TeepiError | None = None
-        for mirror in self._mirrors:
-            url = f"{mirror}{project}/"
+
+        async def ask(mirror: str, hurried: bool) -> UpstreamPage:  # noqa: FBT001 - as ``first`` calls it
             conditional = len(self._mirrors) == 1 or (seen_at is not None and origin_of(seen_at) == origin_of(mirror))
-            try:
-                return await self.page(
-                    url,
-                    etag=etag if conditional else None,
-                    last_modified=last_modified if conditional else None,
-                    hurried=mirror != self._mirrors[-1],
-                )
-            except (NotFound, UpstreamError) as error:
-                if failure is None or isinstance(failure, NotFound):
-                    failure = error
-                log.info("%s", error)
-        if failure is None:
-            msg = "This index has no upstream."
-            raise NotFound(msg)
-        raise failure
+            return await self.page(
+                f"{mirror}{project}/",
+                etag=etag if conditional else None,
+                last_modified=last_modified if conditional else None,
+                hurried=hurried,
+            )
+
+        return await self.first(self._mirrors, ask)
 
     async def page(
         self,
@@ -192,21 +214,24 @@ class Upstream:
         ``hurried`` shortens the time-outs, since there is somebody else to ask. Raises :class:`NotFound` for 404 and
         410, :class:`UpstreamError` for anything else that is no page.
         """
-        headers = {"Accept": accept}
-        if etag is not None:
-            headers["If-None-Match"] = etag
-        if last_modified is not None:
-            headers["If-Modified-Since"] = last_modified
+        headers = {"Accept": accept} | conditions(etag, last_modified)
         async with self._get(self._small, url, headers, decompress=True, resuming=hurried) as response:
             conditional = etag is not None or last_modified is not None
             if response.status != _OK and not (response.status == _NOT_MODIFIED and conditional):
                 raise self._refuse(url, response.status, parse_retry_after(response.headers.get("Retry-After")))
             body = None if response.status == _NOT_MODIFIED else await self._whole(response, url)
+            # Where the end of the connection is the only end, a page that breaks off looks like a shorter one.
+            if (
+                body is not None
+                and not {"Content-Length", "Transfer-Encoding"} & response.headers.keys()
+                and is_cut(body)
+            ):
+                raise Interrupted(f"{shown(url)} broke off: its HTML does not end.")
             return UpstreamPage(
                 url=str(response.url),
                 content_type=response.headers.get("Content-Type", ""),
-                etag=response.headers.get("ETag"),
-                last_modified=response.headers.get("Last-Modified"),
+                etag=sendable(response.headers.get("ETag")),
+                last_modified=sendable(response.headers.get("Last-Modified")),
                 body=body,
             )
 
@@ -223,18 +248,14 @@ class Upstream:
 
     @asynccontextmanager
     async def project_list(
-        self, url: str, *, etag: str | None = None, last_modified: str | None = None
+        self, url: str, *, etag: str | None = None, last_modified: str | None = None, hurried: bool = False
     ) -> AsyncIterator[tuple[UpstreamPage, AsyncIterator[bytes]]]:
         """Open a project list, conditionally when validators are given: what is said of it, and its body in chunks.
 
         The ``body`` is None for 304, else empty. Raises as :meth:`page` does.
         """
-        headers = {"Accept": PAGE_ACCEPT}
-        if etag is not None:
-            headers["If-None-Match"] = etag
-        if last_modified is not None:
-            headers["If-Modified-Since"] = last_modified
-        async with self._get(self._passing, url, headers, decompress=True) as response:
+        headers = {"Accept": PAGE_ACCEPT} | conditions(etag, last_modified)
+        async with self._get(self._passing, url, headers, decompress=True, resuming=hurried) as response:
             is_same = response.status == _NOT_MODIFIED and (etag is not None or last_modified is not None)
             if response.status != _OK and not is_same:
                 raise self._refuse(url, response.status)
@@ -242,40 +263,57 @@ class Upstream:
             answer = UpstreamPage(
                 url=str(response.url),
                 content_type=said.get("Content-Type", ""),
-                etag=said.get("ETag"),
-                last_modified=said.get("Last-Modified"),
+                etag=sendable(said.get("ETag")),
+                last_modified=sendable(said.get("Last-Modified")),
                 body=None if is_same else b"",
             )
             yield answer, self._chunks(response, url)
 
     async def _chunks(self, response: aiohttp.ClientResponse, url: str) -> AsyncIterator[bytes]:
-        stream = _Stream(response, url, SourceHead(0, None), self._metrics)
+        stream = ResponseStream(response, url, SourceHead(0, None), self._metrics)
         watched = WatchedStream(stream, shown(url), self._limits)
         while part := await watched.read():
             self._metrics.upstream_page_bytes += len(part)
             yield part
 
-    async def head(self, url: str) -> SourceHead:
-        """Ask what a file is like without its bytes. Raises as :meth:`page` does."""
-        async with self._get(self._small, url, {"Accept-Encoding": "identity"}, method="HEAD") as response:
-            if response.status != _OK:
-                raise self._refuse(url, response.status)
-            return _whole_head(response)
+    async def head(self, url: str, *, has_digest: bool) -> SourceHead:
+        """Ask what a file is like without its bytes, other mirrors too as in :meth:`sources`.
+
+        Raises as :meth:`page` does.
+        """
+
+        async def ask(place: str, hurried: bool) -> SourceHead:  # noqa: FBT001 - as ``first`` calls it
+            headers = {"Accept-Encoding": "identity"}
+            async with self._get(self._small, place, headers, method="HEAD", resuming=hurried) as response:
+                if response.status != _OK:
+                    raise self._refuse(place, response.status)
+                return whole_head(response)
+
+        return await self.first(self._places(url, has_digest=has_digest), ask)
 
     @asynccontextmanager
-    async def range(self, url: str, header: str) -> AsyncIterator[tuple[int, int, int | None, _Stream] | None]:
-        """Ask for one range of a file by itself (``header`` is the Range field's value).
+    async def range(self, url: str, header: str, *, has_digest: bool) -> AsyncIterator[_Ranged | None]:
+        """Ask for one range of a file by itself (``header`` is the Range field's value), mirrors as in :meth:`sources`.
 
         Yields (start, stop, total, stream), or None when upstream ignored the range or does not say which it sends.
         Raises :class:`RangeNotSatisfiable` when it lies past the end.
         """
+        async with AsyncExitStack() as answers:
+
+            def ask(place: str, hurried: bool) -> Awaitable[_Ranged | None]:  # noqa: FBT001 - as ``first`` calls it
+                return answers.enter_async_context(self._range(place, header, hurried=hurried))
+
+            yield await self.first(self._places(url, has_digest=has_digest), ask)
+
+    @asynccontextmanager
+    async def _range(self, url: str, header: str, *, hurried: bool) -> AsyncIterator[_Ranged | None]:
         headers = {"Accept-Encoding": "identity", "Range": header}
-        async with self._get(self._passing, url, headers) as response:
+        async with self._get(self._passing, url, headers, resuming=hurried) as response:
             if response.status == _OK:
                 yield None
                 return
             if response.status != _PARTIAL:
-                size = _number(response.headers.get("Content-Range", "").removeprefix("bytes */"))
+                size = number(response.headers.get("Content-Range", "").removeprefix("bytes */"))
                 if response.status == _RANGE_REFUSED and size is not None:
                     raise RangeNotSatisfiable(size)
                 raise self._refuse(url, response.status)
@@ -284,28 +322,19 @@ class Upstream:
                 yield None
                 return
             start, stop, total = parsed
-            yield start, stop, total, _Stream(response, url, SourceHead(start, total), self._metrics)
+            yield start, stop, total, ResponseStream(response, url, SourceHead(start, total), self._metrics)
 
     def sources(self, url: str, *, has_digest: bool) -> list[UpstreamSource]:
         """Return the :class:`~teepi.source.Source` of the file at ``url``.
 
         With a digest to tell right bytes, a file below a mirror's origin may come from the other mirrors' as well.
         """
-        urls = [url]
-        here, slash, path = split_user_info(url)[0].partition("://")[2].partition("/")
-        origins = [mirror.partition("://") for mirror in self._mirrors]
-        if has_digest and slash and here and origin_of(url) in map(origin_of, self._mirrors):
-            urls += [
-                f"{scheme}://{rest.partition('/')[0]}/{path}"
-                for scheme, _, rest in origins
-                if origin_of(f"{scheme}://{rest}") != origin_of(url)
-            ]
-        return [UpstreamSource(self, each) for each in dict.fromkeys(urls)]
+        return [UpstreamSource(self, place) for place in self._places(url, has_digest=has_digest)]
 
     @asynccontextmanager
     async def open(
         self, url: str, offset: int, *, if_range: str | None = None, resuming: bool = False
-    ) -> AsyncIterator[_Stream]:
+    ) -> AsyncIterator[ResponseStream]:
         """See :meth:`teepi.source.Source.open`."""
         headers = {"Accept-Encoding": "identity"}
         if offset:
@@ -314,15 +343,15 @@ class Upstream:
                 headers["If-Range"] = if_range
         async with self._get(self._files, url, headers, resuming=resuming) as response:
             if response.status == _OK:
-                head = _whole_head(response)
+                head = whole_head(response)
             elif response.status == _PARTIAL and offset:
-                head = _partial_head(response, url, offset)
+                head = partial_head(response, url, offset)
             elif response.status == _PARTIAL:
                 msg = f"Upstream answered a part of {shown(url)} although the whole was asked for."
                 raise Interrupted(msg)
             else:
                 raise self._refuse(url, response.status)
-            yield _Stream(response, url, head, self._metrics)
+            yield ResponseStream(response, url, head, self._metrics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,64 +371,3 @@ class UpstreamSource:
     ) -> AbstractAsyncContextManager[SourceStream]:
         """See :meth:`teepi.source.Source.open`."""
         return self.upstream.open(self.url, offset, if_range=if_range, resuming=resuming)
-
-
-class _Stream:
-    """The body of an upstream answer."""
-
-    __slots__ = ("_broken", "_metrics", "_response", "_url", "head")
-
-    def __init__(self, response: aiohttp.ClientResponse, url: str, head: SourceHead, metrics: Metrics) -> None:
-        self._response = response
-        self._url = url
-        self._metrics = metrics
-        self._broken: Exception | None = None
-        self.head = head
-
-    async def read(self) -> bytes:
-        """See :meth:`teepi.source.SourceStream.read`."""
-        content = self._response.content
-        try:
-            if self._broken is not None:
-                raise self._broken
-            data = await content.readany()
-        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
-            # aiohttp raises before it gives out what had arrived; a resume begins behind that.
-            data = content._read_nowait(-1) if content._buffer else b""  # noqa: SLF001
-            self._broken = error
-            if not data:
-                msg = f"{shown(self._url)} broke off: {_reason(error)}."
-                raise Interrupted(msg) from error
-        self._metrics.upstream_bytes += len(data)
-        return data
-
-
-def _whole_head(response: aiohttp.ClientResponse) -> SourceHead:
-    headers = response.headers
-    return SourceHead(
-        start=0,
-        total=_number(headers.get("Content-Length", "")),
-        etag=strong_etag(headers.get("ETag")),
-        last_modified=headers.get("Last-Modified"),
-        immutable="immutable" in headers.get("Cache-Control", "").lower(),
-    )
-
-
-def _partial_head(response: aiohttp.ClientResponse, url: str, offset: int) -> SourceHead:
-    """Read a 206 (RFC 9110, 15.3.7). Only exactly ``offset`` to the end will do."""
-    parsed = parse_content_range(response.headers.get("Content-Range"))
-    if parsed is None or parsed[0] != offset or (parsed[2] is not None and parsed[1] != parsed[2]):
-        msg = f"Upstream answered another range of {shown(url)} than was asked for."
-        raise Interrupted(msg)
-    whole = _whole_head(response)
-    return SourceHead(offset, parsed[2], whole.etag, whole.last_modified, whole.immutable)
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL):
-        return type(error).__name__  # their words hold the URL with its query, which may be a secret
-    return str(error).rstrip(".") or type(error).__name__

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from teepi.errors import BadWheel, NoCoreMetadata
 
@@ -32,8 +32,10 @@ _CENTRAL: Final = struct.Struct("<4s6H3L5H2L")
 _LOCAL: Final = struct.Struct("<4s5H3L2H")
 
 _LONGEST_COMMENT: Final = 0xFFFF
-TAIL_BYTES: Final = _LONGEST_COMMENT + _END.size + _END64_LOCATOR.size
-"""Of the end of a wheel, to begin with: holds the end record whatever comment follows it, and mostly all we want."""
+TAIL_BYTES: Final = 32 << 10
+"""Of the end of a wheel, to begin with: mostly holds all we want."""
+_END_BYTES: Final = _LONGEST_COMMENT + _END.size
+"""So much of the end holds the end record, whatever comment follows it."""
 DIRECTORY_BYTES: Final = 8 << 20
 """A central directory larger than this (about 100,000 members) is not read."""
 METADATA_BYTES: Final = 8 << 20
@@ -76,7 +78,7 @@ def _are_tags(tags: str) -> bool:
 def _version(text: str) -> Version | None:
     try:
         return Version(text)
-    except InvalidVersion:
+    except ValueError:  # also for a number with more digits than Python reads
         return None
 
 
@@ -99,6 +101,8 @@ def plan(filename: str, size: int, tail: bytes) -> Plan:
     none that may be served: none at all, several, another project's, too large, packed in an unknown way.
     """
     archive = _Archive(filename, size, tail)
+    if _end_record(tail) is None:
+        archive = _Archive(filename, size, (yield from archive.read(max(0, size - _END_BYTES), size)))
     directory_start, directory, shift = yield from _directory(archive)
     member = _find(archive, directory)
     return (yield from _content(archive, member, shift, directory_start))
@@ -151,14 +155,9 @@ class _Member:
 def _directory(archive: _Archive) -> Generator[tuple[int, int], bytes, tuple[int, bytes, int]]:
     """Return start and bytes of the central directory, and by how much all offsets are too small."""
     tail = archive.tail
-    at = len(tail) + 1
-    while True:
-        at = tail.rfind(b"PK\x05\x06", 0, max(0, at - 1 + 4))
-        if at < 0:
-            raise archive.bad("it has no end record")
-        # The comment must reach to the very end, or these are four bytes of a comment or of a member.
-        if at + _END.size <= len(tail) and at + _END.size + _END.unpack_from(tail, at)[7] == len(tail):
-            break
+    at = _end_record(tail)
+    if at is None:
+        raise archive.bad("it has no end record")
     *_, length, offset, _comment = _END.unpack_from(tail, at)
     stop = archive.size - len(tail) + at
     # Zip64's records stand right before it (4.3.14, 4.3.15).
@@ -174,6 +173,16 @@ def _directory(archive: _Archive) -> Generator[tuple[int, int], bytes, tuple[int
     start = stop - length
     directory = yield from archive.read(start, stop)
     return start, directory, start - offset
+
+
+def _end_record(tail: bytes) -> int | None:
+    """Return where the end record stands in the last bytes of an archive (APPNOTE.TXT 4.3.16)."""
+    at = len(tail) + 1
+    while (at := tail.rfind(b"PK\x05\x06", 0, max(0, at - 1 + 4))) >= 0:
+        # The comment must reach to the very end, or these are four bytes of a comment or of a member.
+        if at + _END.size <= len(tail) and at + _END.size + _END.unpack_from(tail, at)[7] == len(tail):
+            return at
+    return None
 
 
 def _find(archive: _Archive, directory: bytes) -> _Member:

@@ -36,7 +36,7 @@ async def install(client: Client, teepi: TeepiProcess, path: str = "/root/pypi/+
 async def test_pip_installs_through_teepi_and_again_offline(
     make_process: MakeProcess, offline: Offline, shop: Shop, tmp_path: Path, name: str
 ) -> None:
-    """The newest versions with a dependency and an sdist, every file fetched once; then without upstream."""
+    """Contract 39. The newest versions, a dependency and an sdist, each file fetched once; then without upstream."""
     client = Client(name, tmp_path / "home")
     teepi = await make_process()
     await install(client, teepi)

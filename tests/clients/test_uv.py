@@ -30,7 +30,7 @@ dependencies = ["teetop"]
 async def test_uv_pip_installs_through_teepi_and_again_offline(
     make_process: MakeProcess, offline: Offline, shop: Shop, tmp_path: Path
 ) -> None:
-    """The newest versions with a dependency and an sdist, every file fetched once; then without upstream."""
+    """Contract 39. The newest versions, a dependency and an sdist, each file fetched once; then without upstream."""
     client = Client("uv", tmp_path / "home")
     teepi = await make_process()
 

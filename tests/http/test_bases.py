@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import itertools
 import json
 from typing import TYPE_CHECKING
@@ -9,17 +11,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from teepi.index_settings import IndexSettings
-from tests.http.links import is_sentence, json_files, links
+from tests.http.links import HtmlPage, is_sentence, json_files, links
 from tests.support.clients import fetch
-from tests.support.faults import Status
-from tests.support.projects import JSON
+from tests.support.faults import EarlyEnd, Status
+from tests.support.projects import HTML, JSON
 from tests.support.upstream import Upstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from tests.conftest import MakeTeepi
     from tests.support.clients import Answer
+    from tests.support.faults import Fault
     from tests.support.teepi import Teepi
 
 NAME = "demo-1.0-py3-none-any.whl"
@@ -180,11 +184,139 @@ async def test_index_of_others_works_offline_after_a_restart(
     assert (await fetch(gone.address, found)).body == SECOND
 
 
-async def test_project_list_of_an_index_of_others_says_whom_to_ask(
-    make_teepi: MakeTeepi, indexes: dict[str, IndexSettings]
+# -- the project list --------------------------------------------------------------------------------
+
+LIST = "/simple/"
+
+
+def publish(upstream: Upstream, *names: str) -> None:
+    """Let ``upstream`` have a list of ``names``."""
+    projects = [{"name": name} for name in names]
+    content = json.dumps({"meta": {"api-version": "1.0"}, "projects": projects}).encode()
+    upstream.file(LIST, content, content_type=JSON)
+
+
+async def project_list(teepi: Teepi, index: str = "team/all", accept: str = JSON, **headers: str) -> Answer:
+    """Fetch the list of ``index``."""
+    return await fetch(teepi.address, f"/{index}/+simple/", {"Accept": accept} | headers)
+
+
+def listed(answer: Answer) -> list[str]:
+    """Return the names of a whole list in JSON."""
+    assert (answer.status, answer.complete) == (200, True)
+    return [project["name"] for project in json.loads(answer.body)["projects"]]
+
+
+@pytest.mark.parametrize("index", ["team/all", "team/top"])
+async def test_project_list_of_an_index_of_others_has_the_names_of_all_bases(
+    upstream: Upstream, second: Upstream, make_teepi: MakeTeepi, indexes: dict[str, IndexSettings], index: str
 ) -> None:
-    """Issue 3. Nothing needs it to install; each base has its own."""
+    """Contract 8, 9, 11 and 17. Each once, as the first base spells it; each base is asked once, whatever the form."""
+    publish(upstream, "other", "Foo.Bar", "demo")
+    publish(second, "foo-bar", "zeta", "Demo", "Alpha", "alpha")
     teepi = await make_teepi(indexes=indexes)
-    answer = await fetch(teepi.address, "/team/all/+simple/")
-    assert (answer.status, is_sentence(answer)) == (404, True)
-    assert b"root/pypi, team/extra" in answer.body
+    answer = await project_list(teepi, index)
+    assert listed(answer) == ["Alpha", "demo", "Foo.Bar", "other", "zeta"]
+    assert answer.headers["content-type"] == JSON
+    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["cache-status"] == "teepi; fwd=uri-miss; stored"
+    packed = await project_list(teepi, index, **{"Accept-Encoding": "gzip"})
+    assert gzip.decompress(packed.body) == answer.body
+    as_html = await project_list(teepi, index, HTML)
+    anchors = HtmlPage(as_html.body).anchors
+    assert [anchors[name]["href"] for name in listed(answer)] == ["alpha/", "demo/", "foo-bar/", "other/", "zeta/"]
+    again = await project_list(teepi, index, **{"If-None-Match": answer.headers["etag"]})
+    assert (again.status, again.body, again.headers["cache-status"]) == (304, b"", "teepi; hit")
+    assert len({each.headers["etag"] for each in (answer, packed, as_html)}) == 3
+    assert upstream.count("GET", LIST) == second.count("GET", LIST) == 1
+
+
+async def test_project_list_of_an_index_of_others_follows_its_bases(
+    upstream: Upstream, second: Upstream, make_teepi: MakeTeepi, indexes: dict[str, IndexSettings]
+) -> None:
+    """Contract 17. Asked conditionally; made again only when a base has another list."""
+    publish(upstream, "demo")
+    publish(second, "other")
+    teepi = await make_teepi(indexes=indexes, page_ttl_seconds=0)
+    answer = await project_list(teepi)
+    same = await project_list(teepi)
+    assert (same.headers["etag"], same.headers["cache-status"]) == (answer.headers["etag"], "teepi; fwd=stale")
+    assert [request.status for request in (*upstream.seen(LIST), *second.seen(LIST))] == [200, 304, 200, 304]
+    publish(second, "other", "newer")
+    assert listed(await project_list(teepi)) == ["demo", "newer", "other"]
+    assert len(list((teepi.settings.cache_dir / "v1/lists").rglob("*.gz"))) == 6
+
+
+@pytest.mark.parametrize("fault", [Status(500), Status(404), EarlyEnd(20)])
+async def test_project_list_of_an_index_of_others_is_never_a_part_of_it(
+    upstream: Upstream, second: Upstream, make_teepi: MakeTeepi, indexes: dict[str, IndexSettings], fault: Fault
+) -> None:
+    """Contract 33 and 34. 503 while a base has none to give; then whole, and stale when one fails."""
+    publish(upstream, "demo")
+    publish(second, "other")
+    second.script(LIST, itertools.repeat(fault))
+    teepi = await make_teepi(indexes=indexes, page_ttl_seconds=0)
+    answer = await project_list(teepi)
+    assert (answer.status, is_sentence(answer)) == (503, True)
+    assert answer.headers["retry-after"] == "1"
+    second.script(LIST, [])
+    assert listed(await project_list(teepi)) == ["demo", "other"]
+    publish(second, "other", "never")
+    second.script(LIST, itertools.repeat(fault))
+    stale = await project_list(teepi)
+    assert listed(stale) == ["demo", "other"]
+    assert stale.headers["cache-status"] == "teepi; hit; detail=stale"
+
+
+async def test_project_list_of_an_index_of_others_asked_by_many_is_made_once(
+    upstream: Upstream, second: Upstream, make_teepi: MakeTeepi, indexes: dict[str, IndexSettings]
+) -> None:
+    """Contract 21. Single-flight for the whole of it."""
+    publish(upstream, "demo")
+    publish(second, "other")
+    gate = second.gate(LIST)
+    teepi = await make_teepi(indexes=indexes)
+    asking = [asyncio.create_task(project_list(teepi)) for _ in range(8)]
+    await gate.reached.wait()
+    gate.open()
+    answers = [await task for task in asking]
+    assert [listed(answer) for answer in answers] == [["demo", "other"]] * 8
+    assert [answer.headers["cache-status"].endswith("collapsed") for answer in answers].count(True) == 7
+    assert upstream.count("GET", LIST) == second.count("GET", LIST) == 1
+
+
+async def test_project_list_of_an_index_of_others_is_there_after_a_restart_and_offline(
+    upstream: Upstream, second: Upstream, make_teepi: MakeTeepi, indexes: dict[str, IndexSettings]
+) -> None:
+    """Issue 3. From disk; other bases make another list, never the one stored before."""
+    publish(upstream, "demo")
+    publish(second, "other")
+    teepi = await make_teepi(indexes=indexes)
+    assert listed(await project_list(teepi)) == ["demo", "other"]
+    teepi = await teepi.restarted(offline=True)
+    assert listed(await project_list(teepi)) == ["demo", "other"]
+    assert listed(await project_list(teepi, "team/top")) == ["demo", "other"]
+    fewer = indexes | {"team/all": IndexSettings(bases=("team/extra",))}
+    teepi = await teepi.restarted(indexes=fewer)
+    assert listed(await project_list(teepi)) == ["other"]
+    unknown = indexes | {
+        "team/new": IndexSettings("http://127.0.0.1:9/"),
+        "team/all": IndexSettings(bases=("team/new",)),
+    }
+    teepi = await teepi.restarted(indexes=unknown)
+    answer = await project_list(teepi)
+    assert (answer.status, "retry-after" in answer.headers) == (503, False)
+    await teepi.stop()
+
+
+async def test_project_list_of_an_index_of_others_is_served_while_the_disk_does_not_take_it(
+    upstream: Upstream, second: Upstream, make_teepi: MakeTeepi, indexes: dict[str, IndexSettings], tmp_path: Path
+) -> None:
+    """Fault 1. Sorted and kept in memory, whole, and the bases are asked no more often for it."""
+    publish(upstream, "demo")
+    publish(second, "other")
+    teepi = await make_teepi(indexes=indexes)
+    (tmp_path / "cache" / "v1" / "lists").write_text("in the way")  # as good as a read-only disk
+    for _ in range(2):
+        assert listed(await project_list(teepi)) == ["demo", "other"]
+    assert upstream.count("GET", LIST) == second.count("GET", LIST) == 1

@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.http.scene import CALM, FILENAME, stage, until
-from tests.support.clients import RawClient, fetch
+from tests.support.clients import ConnectionEnd, RawClient, fetch
 from tests.support.faults import CutChunk, EarlyEnd
 from tests.support.wheels import noise
 
@@ -82,6 +84,16 @@ async def test_file_of_no_bytes_is_served_and_cached(upstream: Upstream, make_te
         assert (answer.status, answer.headers["content-length"]) == (200, "0")
         await scene.settled()
     assert scene.gets == 1
+
+
+async def test_file_asked_for_anew_comes_from_the_cache(upstream: Upstream, make_teepi: MakeTeepi) -> None:
+    """Contract 20. ``no-cache`` (uv --refresh) and ``max-age=0`` (pip) ask for fresh pages, not for files again."""
+    scene = await stage(upstream, make_teepi, CONTENT)
+    await scene.cached()
+    for wish in ("no-cache", "max-age=0", "no-cache, max-age=0, no-store"):
+        answer = await scene.get({"Cache-Control": wish, "Pragma": "no-cache"})
+        assert (answer.status, answer.body, answer.headers["cache-status"]) == (200, CONTENT, "teepi; hit")
+    assert (scene.gets, scene.heads, upstream.count("GET", "/simple/demo/")) == (1, 0, 1)
 
 
 # --- HEAD (contract 22)
@@ -260,6 +272,26 @@ async def test_pipelined_requests_are_answered_in_order(upstream: Upstream, make
         assert (await client.read_answer("HEAD")).head.length == len(CONTENT)
         assert (await client.read_answer()).body == CONTENT
         assert (await client.read_answer()).body == b"ok\n"
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket", "TLS/1.0, h2c"])
+async def test_request_that_would_upgrade_is_answered_and_the_next_one_told_to_come_again(
+    upstream: Upstream, make_teepi: MakeTeepi, protocol: str
+) -> None:
+    """Contract 38. RFC 9110, 7.8: Upgrade is ignored; what came behind it is not left without an end."""
+    scene = await stage(upstream, make_teepi, CONTENT)
+    upgrade = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": protocol, "HTTP2-Settings": "AAMAAABkAAQ"}
+    for target in ("/healthz", scene.target):
+        async with await RawClient.connect(scene.teepi.address) as client:
+            head = "".join(f"{name}: {value}\r\n" for name, value in ({"Host": "teepi.example"} | upgrade).items())
+            request = f"GET {target} HTTP/1.1\r\n{head}\r\n"
+            await client.send_bytes((request + request).encode())
+            answer = await client.read_answer()
+            assert (answer.status, answer.complete) == (200, True)
+            assert answer.headers["connection"].lower() == "close"
+            with pytest.raises(ConnectionEnd) as caught:
+                await client.read_head()
+            assert (caught.value.end, caught.value.read) == ("fin", b"")
 
 
 # --- load

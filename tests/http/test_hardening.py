@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,11 @@ from tests.support.faults import Redirect, Replace, WrongBytes
 from tests.support.wheels import noise
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.conftest import MakeTeepi
+    from tests.support.clients import Answer
+    from tests.support.teepi import Teepi
     from tests.support.upstream import Upstream
 
 CONTENT = noise(3_000_000)
@@ -77,6 +82,40 @@ async def test_page_whose_head_is_damaged_on_disk_is_fetched_anew(upstream: Upst
     answer = await fetch(again.address, "/simple/demo/")
     assert (answer.status, answer.body) == (200, first.body)
     assert upstream.count("GET", "/simple/demo/") == 2
+
+
+@pytest.mark.parametrize("what", ["fifo", "link"])
+async def test_what_is_no_file_in_place_of_a_stored_one_is_none(
+    upstream: Upstream, make_teepi: MakeTeepi, tmp_path: Path, what: str
+) -> None:
+    """Fault 7. It hangs no request and leads nowhere: pages, lists, legacy JSON and files without a digest alike."""
+    name = "demo-1.0.tar.gz"
+    upstream.project("demo", {name: b"x"}, sha256=False)
+    upstream.file("/pypi/demo/json", b'{"info": {}}', content_type="application/json")
+    upstream.file(f"/packages/demo/{name}", b"x")
+    teepi = await make_teepi()
+
+    async def ask(teepi: Teepi) -> list[Answer]:
+        page = await fetch(teepi.address, "/simple/demo/")
+        targets = ("/simple/", "/pypi/demo/json", links(page, "/simple/demo/")[name])
+        return [page, *[await fetch(teepi.address, target) for target in targets]]
+
+    before = await ask(teepi)
+    await teepi.stop()
+    kept = [path for path in (teepi.settings.cache_dir / "v1").rglob("*") if path.is_file()]
+    kept = [path for path in kept if path.suffix in {".page", ".json"} or path.name == "head"]
+    assert len(kept) == 4
+    for path in kept:
+        path.unlink()
+        if what == "fifo":
+            os.mkfifo(path)
+        else:
+            path.symlink_to(tmp_path)
+    again = await make_teepi()
+    assert [(answer.status, answer.body) for answer in await ask(again)] == [
+        (each.status, each.body) for each in before
+    ]
+    assert upstream.count("GET", "/simple/demo/") == upstream.count("GET", "/simple/") == 2
 
 
 async def test_page_that_was_replaced_by_a_login_page_is_served_stale(

@@ -119,6 +119,8 @@ async def test_core_metadata_is_a_kind_of_its_own(upstream: Upstream, make_teepi
 async def test_scrape_later_knows_the_disk_and_the_catalogue(upstream: Upstream, make_teepi: MakeTeepi) -> None:
     """They are asked behind the first scrape, which does not wait for them."""
     scene = await stage(upstream, make_teepi, noise(1000))
+    await scene.get()
+    await scene.settled()
     found: dict[tuple[str, ...], float] = {}
     while ("teepi_disk_free_bytes",) not in found or ("teepi_catalog_rows",) not in found:
         found = await samples(scene.teepi)

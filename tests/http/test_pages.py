@@ -41,6 +41,8 @@ NEXT = wheel("demo", "2.0")
 OLD = sdist("demo", "0.9")
 
 PIP = f"{JSON}, {HTML_V1}; q=0.1, {HTML}; q=0.01"
+POETRY = f"{JSON}, */*;q=0.1"
+PDM = f"{JSON}, {HTML_V1};q=0.1, {HTML};q=0.01"
 UV = f"{JSON}, {HTML_V1};q=0.2, {HTML};q=0.01"
 PORTAL = b"<html><head><title>Welcome</title></head><body><form action='/login'><input name=u></form></body></html>"
 
@@ -70,6 +72,8 @@ def conditions(upstream: Upstream, path: str = PAGE) -> list[str | None]:
     [
         (PIP, JSON),
         (UV, JSON),
+        (POETRY, JSON),
+        (PDM, JSON),
         (JSON, JSON),
         (HTML_V1, HTML_V1),
         ("*/*", HTML),
@@ -169,6 +173,7 @@ async def test_page_json_to_html_has_all_that_html_can_say(upstream: Upstream, m
     assert "data-core-metadata" not in second
     assert page.metas["pypi:repository-version"] == "1.4"
     assert page.metas["pypi:project-status"] == "archived"
+    assert page.metas["pypi:project-status-reason"] == "moved <on>"
 
 
 async def test_page_html_to_json_has_all_that_html_said(upstream: Upstream, make_teepi: MakeTeepi) -> None:
@@ -303,9 +308,11 @@ async def test_metadata_of_another_hash_is_refused(teepi: Teepi, demo: Project, 
 
 
 @pytest.mark.parametrize("accept", [JSON, HTML_V1, HTML])
-async def test_page_headers_make_clients_revalidate(teepi: Teepi, accept: str) -> None:
+async def test_page_headers_make_clients_revalidate(teepi: Teepi, demo: Project, accept: str) -> None:
     """Contract 9 and 17. A strong ETag, no-cache, Vary, a length; neither Last-Modified nor a copied max-age."""
+    demo.page_headers = {"Cache-Control": "max-age=600, public", "Set-Cookie": "a=b", "Link": "</x>; rel=y", "Age": "9"}
     headers = (await get_page(teepi, accept=accept)).headers
+    assert not {"set-cookie", "link", "age"} & headers.keys()
     assert headers["etag"].startswith('"')
     assert headers["cache-control"] == "no-cache"
     assert headers["vary"] == "Accept, Accept-Encoding"
@@ -316,8 +323,8 @@ async def test_page_headers_make_clients_revalidate(teepi: Teepi, accept: str) -
 
 async def test_page_etag_tells_forms_and_contents_apart(teepi: Teepi, demo: Project, clock: Clock) -> None:
     """Contract 9 and 17. One per form; the same as long as the page is, also for the other form's client."""
-    etags = {accept: (await get_page(teepi, accept=accept)).headers["etag"] for accept in (JSON, HTML)}
-    assert len(set(etags.values())) == 2
+    etags = {accept: (await get_page(teepi, accept=accept)).headers["etag"] for accept in (JSON, HTML_V1, HTML)}
+    assert len(set(etags.values())) == 3
     clock.advance(TTL + 1)
     assert (await get_page(teepi)).headers["etag"] == etags[JSON]
     demo.put(NEXT.filename, NEXT.content)
@@ -890,3 +897,8 @@ async def test_file_cache_status_tells_miss_hit_and_collapsed(teepi: Teepi, upst
     while (answer := await fetch(teepi.address, target)).headers["cache-status"] != "teepi; hit":
         assert answer.body == content  # the commit is still on its way
     assert (await fetch(teepi.address, target, method="HEAD")).headers["cache-status"] == "teepi; hit"
+    same = await fetch(teepi.address, target, {"If-None-Match": answer.headers["etag"]})
+    assert (same.status, same.headers["cache-status"]) == (304, "teepi; hit")
+    for suffix, headers in (("", {"Range": "bytes=0-3"}), (".metadata", {})):
+        other = await file_target(teepi, DEMO.filename) + suffix
+        assert (await fetch(teepi.address, other, headers)).headers["cache-status"].startswith("teepi; fwd=uri-miss")

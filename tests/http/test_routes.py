@@ -290,7 +290,7 @@ async def test_packages_alias_of_two_hosts_is_404_and_says_how_to_choose(teepi: 
 
 @pytest.mark.parametrize("plus", ["+f", "%2Bf"])
 async def test_digest_url_gives_the_file_and_its_metadata(teepi: Teepi, plus: str) -> None:
-    """Design 5. devpi's file URL, by sha256 prefix and name; cold as well, and immutable for it carries the digest."""
+    """Contract 2, design 5. devpi's file URL, by sha256 prefix and name; cold as well; immutable by its digest."""
     target = f"/root/pypi/{plus}/{DEMO.sha256[:3]}/{DEMO.sha256[3:16]}/{DEMO.filename}"
     answer = await fetch(teepi.address, target)
     assert (answer.status, answer.body) == (200, DEMO.content)
@@ -536,6 +536,32 @@ async def test_method_that_is_not_taken_is_405_with_allow_and_a_sentence(
         assert answer.headers["allow"] == "GET, HEAD"
         assert (await client.get("/healthz")).body == b"ok\n"
     assert not upstream.requests
+
+
+async def test_error_of_every_status_is_a_sentence_that_nobody_stores(
+    teepi: Teepi, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Contract 19 and 36. Whatever goes wrong, a defect of teepi included, whose words go to the log alone."""
+    target = links(await get_page(teepi), "/simple/demo/")[DEMO.filename]
+    upstream.script("/simple/broken/", [Status(500)])
+    upstream.file("/simple/broken/", b"")
+    cases: list[tuple[int, str, str, dict[str, str]]] = [
+        (400, "GET", "/simple/%00/", {}),
+        (404, "GET", "/simple/none/", {}),
+        (404, "GET", "/nowhere", {}),
+        (404, "HEAD", "/nowhere", {}),
+        (405, "PUT", "/simple/demo/", {}),
+        (406, "GET", "/simple/demo/", {"Accept": "image/png"}),
+        (416, "GET", target, {"Range": "bytes=99999999-"}),
+        (503, "GET", "/simple/broken/", {}),
+        (500, "GET", "/+status", {}),
+    ]
+    monkeypatch.setattr("teepi.web.ops.OpsHandlers.status", None)
+    for status, method, path, headers in cases:
+        answer = await fetch(teepi.address, path, headers, method)
+        assert answer.status == status, path
+        assert answer.headers["cache-control"] == "no-store", path
+        assert method == "HEAD" or is_sentence(answer), path
 
 
 @pytest.mark.parametrize("line", [b"BREW /simple/demo/ HTTP/1.1", b"CONNECT evil.example:443 HTTP/1.1", b"GET"])

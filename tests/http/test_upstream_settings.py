@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from tests.http.named import give_names, named
 from tests.http.scene import CALM
 from tests.support.clients import fetch
 from tests.support.faults import EarlyEnd, HangBeforeHead, Redirect, Replace, Reset, Status
+from tests.support.projects import JSON
 from tests.support.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -256,6 +258,98 @@ async def test_file_wrong_at_another_mirror_completes_for_nobody(
     assert not (await fetch(teepi.address, target)).complete
     answer = await fetch(teepi.address, target)
     assert hashlib.sha256(answer.body).digest() == hashlib.sha256(CONTENT).digest()
+
+
+@pytest.mark.parametrize("failure", [Status(404), Status(500), HangBeforeHead()])
+async def test_range_of_a_mirror_that_fails_comes_from_the_next(
+    upstream: Upstream, second: Upstream, make_teepi: MakeTeepi, failure: Any
+) -> None:
+    """Contract 24 and 25. Each is asked once, for that range alone; a mirror that answers is enough."""
+    for host in (upstream, second):
+        host.project("demo", {NAME: CONTENT})
+    teepi = await make_teepi(index=mirrored(upstream, second))
+    target = await file_target(teepi, NAME)
+    for asked in ("bytes=5-9", "bytes=-7"):
+        answer = await fetch(teepi.address, target, {"Range": asked})
+        assert (answer.status, second.requests) == (206, [])
+    upstream.script(PATH, [failure])
+    answer = await fetch(teepi.address, target, {"Range": "bytes=100-199"})
+    assert (answer.status, answer.body) == (206, CONTENT[100:200])
+    assert upstream.ranges(PATH) == ["bytes=5-9", "bytes=-7", "bytes=100-199"]
+    assert second.ranges(PATH) == ["bytes=100-199"]
+
+
+async def test_head_of_a_file_whose_mirror_is_gone_is_asked_of_the_next(
+    upstream: Upstream, second: Upstream, make_teepi: MakeTeepi
+) -> None:
+    """Contract 22. Of a file whose size no page tells; 404 only when every mirror says so."""
+    for host in (upstream, second):
+        host.project("demo", {NAME: CONTENT}, size=False)
+    teepi = await make_teepi(index=mirrored(upstream, second))
+    target = await file_target(teepi, NAME)
+    assert (await fetch(teepi.address, target, method="HEAD")).status == 200
+    assert (upstream.count("HEAD", PATH), second.count("HEAD", PATH)) == (1, 0)
+    upstream.remove(PATH)
+    answer = await fetch(teepi.address, target, method="HEAD")
+    assert (answer.status, answer.headers["content-length"]) == (200, str(len(CONTENT)))
+    assert (upstream.count("HEAD", PATH), second.count("HEAD", PATH)) == (2, 1)
+    second.remove(PATH)
+    assert (await fetch(teepi.address, target, method="HEAD")).status == 404
+    await upstream.stop()
+    assert (await fetch(teepi.address, target, method="HEAD")).status == 503
+
+
+async def test_range_and_head_without_a_digest_are_asked_of_their_own_url_only(
+    upstream: Upstream, second: Upstream, make_teepi: MakeTeepi
+) -> None:
+    """Fault 13. Parts of two files would make one that nobody published."""
+    for host in (upstream, second):
+        host.project("demo", {NAME: CONTENT}, sha256=False, size=False)
+    teepi = await make_teepi(index=mirrored(upstream, second))
+    target = await file_target(teepi, NAME)
+    await upstream.stop()
+    assert (await fetch(teepi.address, target, method="HEAD")).status == 503
+    assert (await fetch(teepi.address, target, {"Range": "bytes=0-9"})).status == 503
+    assert second.requests == []
+
+
+_LIST = "/simple/"
+
+
+@pytest.mark.parametrize(
+    "failure", [Status(404), Status(500), HangBeforeHead(), EarlyEnd(20), Status(200, body=b"<form><input></form>")]
+)
+async def test_project_list_of_a_mirror_that_fails_comes_whole_from_the_next(
+    upstream: Upstream, second: Upstream, make_teepi: MakeTeepi, failure: Any
+) -> None:
+    """Issue 3. Also when the first breaks off in the middle: nothing of it is in the answer."""
+    upstream.project("early", {NAME: CONTENT})
+    second.project("late", {NAME: CONTENT})
+    upstream.script(_LIST, [failure])
+    teepi = await make_teepi(index=mirrored(upstream, second))
+    answer = await fetch(teepi.address, _LIST, {"Accept": JSON})
+    assert [project["name"] for project in json.loads(answer.body)["projects"]] == ["late"]
+    assert (upstream.count("GET", _LIST), second.count("GET", _LIST)) == (1, 1)
+
+
+async def test_project_list_is_revalidated_with_the_validators_of_its_own_mirror(
+    upstream: Upstream, second: Upstream, make_teepi: MakeTeepi
+) -> None:
+    """Issue 3. The first is asked first again, without the other's ETag; the list survives a restart."""
+    for host in (upstream, second):
+        host.file(_LIST, b'{"meta":{"api-version":"1.0"},"projects":[{"name":"demo"}]}', content_type=JSON)
+    upstream.script(_LIST, [Status(500), Status(500)])
+    teepi = await make_teepi(index=mirrored(upstream, second), page_ttl_seconds=0)
+    for _ in range(3):
+        assert (await fetch(teepi.address, _LIST, {"Accept": JSON})).status == 200
+    assert ["if-none-match" in request.headers for request in upstream.seen(_LIST)] == [False, False, False]
+    assert [request.status for request in second.seen(_LIST)] == [200, 304]
+    again = await teepi.restarted()
+    try:
+        assert (await fetch(again.address, _LIST, {"Accept": JSON})).status == 200
+    finally:
+        await again.stop()
+    assert [request.status for request in upstream.seen(_LIST)] == [500, 500, 200, 304]
 
 
 # -- the rest ----------------------------------------------------------------------------------------

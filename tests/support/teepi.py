@@ -91,6 +91,7 @@ def settings_for(directory: Path, upstream: str, *, index: Mapping[str, Any] | N
         cache_dir=directory / "cache",
         data_dir=directory / "data",
         page_ttl_seconds=600.0,
+        patience_seconds=Limits().page_patience_seconds,
         offline=False,
         synthesize_metadata=True,
         log_level="info",

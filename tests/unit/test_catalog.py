@@ -8,10 +8,10 @@ import sqlite3
 import threading
 import time
 from contextlib import asynccontextmanager, closing, contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from teepi.catalog import Catalog, tables
 from teepi.catalog import catalog as actions
@@ -97,6 +97,11 @@ class ReadOnlyMount:
         return self._open(path, query)
 
 
+def nothing(address: str) -> FileRecord | None:  # noqa: ARG001 - what a page has nowhere
+    """Stand for a page without files."""
+    return None
+
+
 # Remembering and finding
 
 
@@ -180,6 +185,30 @@ async def test_remember_unchanged_page_writes_nothing(path: Path) -> None:
         size = log.stat().st_size
         await catalog.remember([record()])
         assert log.stat().st_size == size
+
+
+async def test_settle_renews_what_is_known_of_the_project_and_adds_the_rest(path: Path) -> None:
+    """What the page says now is known of the files that were known; no other file and no other project is touched."""
+    old, gone, foreign = record("foo-1.0.tar.gz"), record("foo-2.0.tar.gz"), record("bar-1.0.tar.gz", project="bar")
+    new, odd = record("foo-1.0.tar.gz", size=7), record("odd.tar.gz")
+    page = {each.address: each for each in (new, odd, replace(foreign, size=9), record("foo-3.0.tar.gz"))}
+    async with opened(path) as catalog:
+        await catalog.remember([old, gone, foreign])
+        assert await catalog.settle(ROOT, "foo", page.get, [odd]) == set()
+        assert [await find(catalog, each) for each in (old, gone, foreign, odd)] == [new, gone, foreign, odd]
+        assert await find(catalog, record("foo-3.0.tar.gz")) is None
+
+
+async def test_settle_says_which_addresses_another_project_has(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same file may be linked to by both; a file of another URL or digest needs another address. Fault 4."""
+    same, other = record("odd.tar.gz", project="bar"), record("odd.zip", project="bar")
+    mine = [replace(same, project="foo"), replace(other, project="foo", digest=Digest("sha256", OTHER_SHA256))]
+    async with opened(path) as catalog:
+        await catalog.remember([same, other])
+        assert await catalog.settle(ROOT, "foo", nothing, mine) == {other.address}
+        with full_disk(monkeypatch):
+            assert await catalog.settle(ROOT, "foo", nothing, mine) == {other.address}
+        assert [await find(catalog, each) for each in mine] == [same, other]
 
 
 async def test_remember_unstorable_record_keeps_the_others(path: Path) -> None:
@@ -345,11 +374,11 @@ def used_at(path: Path) -> dict[str, float]:
 async def test_core_metadata_is_known_by_project_and_wheel_after_restart(path: Path) -> None:
     """Contract 15. A digest, nothing found, and forgotten again; another project's is not mixed in."""
     async with opened(path) as first:
-        await first.learn_core_metadata("foo", "sha256:a", SHA256)
-        await first.learn_core_metadata("foo", "sha256:b", "")
-        await first.learn_core_metadata("foo", "sha256:c", SHA256)
-        await first.learn_core_metadata("foo", "sha256:c", None)
-        await first.learn_core_metadata("bar", "sha256:a", OTHER_SHA256)
+        await first.learn_core_metadata([("foo", "sha256:a", SHA256)])
+        await first.learn_core_metadata([("foo", "sha256:b", "")])
+        await first.learn_core_metadata([("foo", "sha256:c", SHA256)])
+        await first.learn_core_metadata([("foo", "sha256:c", None)])
+        await first.learn_core_metadata([("bar", "sha256:a", OTHER_SHA256)])
     async with opened(path) as second:
         assert await second.core_metadata("foo") == {"sha256:a": SHA256, "sha256:b": ""}
         assert await second.core_metadata("foo", "sha256:b") == {"sha256:b": ""}
@@ -362,11 +391,11 @@ async def test_core_metadata_on_a_full_disk_is_known_and_written_later(
 ) -> None:
     """Fault 7. The overlay is asked first, what it forgot included, and reaches the database."""
     async with opened(path) as first:
-        await first.learn_core_metadata("foo", "sha256:a", SHA256)
-        await first.learn_core_metadata("foo", "sha256:b", SHA256)
+        await first.learn_core_metadata([("foo", "sha256:a", SHA256)])
+        await first.learn_core_metadata([("foo", "sha256:b", SHA256)])
         with full_disk(monkeypatch):
-            await first.learn_core_metadata("foo", "sha256:a", None)
-            await first.learn_core_metadata("foo", "sha256:b", OTHER_SHA256)
+            await first.learn_core_metadata([("foo", "sha256:a", None)])
+            await first.learn_core_metadata([("foo", "sha256:b", OTHER_SHA256)])
             assert await first.core_metadata("foo") == {"sha256:b": OTHER_SHA256}
         await first.flush()
         assert first.problem is None

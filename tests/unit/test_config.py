@@ -55,6 +55,7 @@ def test_load_nothing_given_uses_defaults(home: dict[str, str], tmp_path: Path) 
         cache_dir=tmp_path / ".cache" / "teepi",
         data_dir=tmp_path / ".local" / "share" / "teepi",
         page_ttl_seconds=600.0,
+        patience_seconds=2.0,
         offline=False,
         synthesize_metadata=True,
         log_level="info",
@@ -79,6 +80,7 @@ GIVEN: dict[str, tuple[str, str, str, Any]] = {
     "cache_dir": ("/a/cache", "/b", '"/c"', Path("/a/cache")),
     "data_dir": ("/a/data", "/b", '"/c"', Path("/a/data")),
     "page_ttl": ("1.5", "2", "3", 1.5),
+    "patience": ("0", "0.5", "3", 0.0),
     "offline": ("true", "false", "false", True),
     "synthesize_metadata": ("no", "yes", "true", False),
     "log_level": ("DEBUG", "error", '"warning"', "debug"),
@@ -106,7 +108,7 @@ def test_load_option_in_all_places_takes_flag_then_variable_then_file(
         settings = config.load(arguments, home | environ)
         if option.name == "upstream":
             return settings.indexes["root/pypi"].upstream
-        return getattr(settings, "page_ttl_seconds" if option.name == "page_ttl" else option.name)
+        return getattr(settings, f"{option.name}_seconds" if option.metavar == "SECONDS" else option.name)
 
     file = toml(f"{option.name} = {in_file}")
     from_file, from_variable = loaded(file, {}), loaded(file, {option.variable: other})
@@ -219,9 +221,10 @@ def test_load_upstream_with_password_wrong_does_not_show_it(home: dict[str, str]
 
 
 @pytest.mark.parametrize("given", ["-1", "nan", "inf", "1e999", "ten", "", "10s"])
-def test_load_page_ttl_wrong_is_refused(home: dict[str, str], given: str) -> None:
+@pytest.mark.parametrize("name", ["page_ttl", "patience"])
+def test_load_seconds_wrong_are_refused(home: dict[str, str], given: str, name: str) -> None:
     """Seconds are finite and not negative."""
-    assert refusal({"page_ttl": given}, home).startswith(f"--page-ttl = '{given}' cannot be used: ")
+    assert refusal({name: given}, home).startswith(f"--{name.replace('_', '-')} = '{given}' cannot be used: ")
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,60 @@
-"""The README says what is there, and nothing that no test keeps."""
+"""The README says what is there, and nothing that no test keeps; tests name the promises that they keep."""
 
 from __future__ import annotations
 
+import ast
 import re
+from functools import cache
 from pathlib import Path
+
+import pytest
 
 from teepi import config
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+CARRIED = re.compile(r"(contract|fault)s? ((?:[0-9]+(?: to |, and | and |, )?)+)", re.IGNORECASE)
+
+
+@cache
+def facts() -> list[str]:
+    """Return the docstrings of all tests."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").rglob("test_*.py")]
+    functions = [
+        each for tree in trees for each in tree.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    return [ast.get_docstring(each) or "" for each in functions if each.name.startswith("test_")]
+
+
+def numbers_carried(kind: str) -> set[int]:
+    """Return the lines of the wire contract, or the faults, that docstrings of tests name: ``Contract 8, 12``."""
+    found = set()
+    for named, numbers in [match for fact in facts() for match in CARRIED.findall(fact)]:
+        for first, last in re.findall(r"([0-9]+)(?: to ([0-9]+))?", numbers):
+            if named.lower() == kind:
+                found |= set(range(int(first), int(last or first) + 1))
+    return found
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("contract", range(1, 42)), ("fault", [9, *range(13, 18)])])
+def test_every_line_of_the_contract_is_carried_by_a_test(kind: str, expected: list[int]) -> None:
+    """A promise to clients, or a fault to be survived, that no test names is kept by accident."""
+    assert sorted(set(expected) - numbers_carried(kind)) == []
+
+
+def test_readme_tells_users_what_clients_do_of_themselves() -> None:
+    """Contract 41. Trusted hosts, frozen lock files, slashes and containers: what no server can put right."""
+    for words in (
+        "`PIP_TRUSTED_HOST`", "global.trusted-host", "not even for 127.0.0.1", "other than localhost or 127.x",
+        "`uv sync --frozen`", "UV_DEFAULT_INDEX=", "PIPENV_PYPI_MIRROR=", "without a trailing slash",
+        "POETRY_PYPI_MIRROR_URL=", "PDM_PYPI_URL=", "--network host", "bound to 127.0.0.1 only",
+    ):  # fmt: skip
+        assert words in README
+    mirror = re.search(r"PIPENV_PYPI_MIRROR=(\S+?)`", README)
+    assert mirror is not None
+    assert not mirror[1].endswith("/")
 
 
 def test_readme_names_every_setting_as_flag_variable_and_key() -> None:

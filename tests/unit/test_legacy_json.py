@@ -119,6 +119,7 @@ def test_build_of_one_version_describes_that_one() -> None:
         assert list(document["releases"]) == ["1.0", "2.0"]
     assert legacy_json.find_version(page, "3.0") is None
     assert legacy_json.find_version(page, "not a version") is None
+    assert legacy_json.find_version(page, "1" * 5000) is None
 
 
 def test_adopt_rewrites_what_the_page_knows_and_keeps_the_rest() -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from teepi import page_memory
 from teepi.catalog import Catalog
-from teepi.errors import NotFound
+from teepi.codings import Coding
+from teepi.errors import NotFound, Unavailable
 from teepi.http_semantics import PageFormat
 from teepi.index_settings import IndexSettings
 from teepi.limits import Limits
 from teepi.live import Live
 from teepi.metrics import Metrics
 from teepi.pages import Freshness, Pages
+from teepi.simple_api import parse_page
 from teepi.store import PageStore, StoredPage
 from teepi.tasks import TaskScope
 from teepi.upstream import Upstream as Client
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    from teepi.page_memory import Page
+    from teepi.simple_api import ProjectPage
     from tests.support.upstream import Upstream
 
 INDEX = "root/pypi"
@@ -68,20 +73,20 @@ async def pages(upstream: Upstream, store: SlowStore, tmp_path: Path) -> AsyncIt
     await catalog.close()
 
 
-async def test_get_that_looked_on_disk_before_the_answer_came_asks_no_second_time(
+async def test_get_by_many_looks_on_disk_once_and_asks_upstream_once(
     pages: Pages, store: SlowStore, upstream: Upstream
 ) -> None:
-    """Contract 27. A slow look that found nothing finds the page in memory, and does not ask upstream again."""
+    """Contract 27. While the disk is slow all wait for the one look, and then for the one request."""
     upstream.project("demo", {"demo-1.0.tar.gz": b"x"})
     held = store.held = asyncio.Event()
-    late = asyncio.create_task(pages.get(INDEX, "demo"))
+    asking = [asyncio.create_task(pages.get(INDEX, "demo")) for _ in range(8)]
     while not store.waiting:  # noqa: ASYNC110 - the disk's answer, one turn of the loop at a time
         await asyncio.sleep(0)
-    store.held = None
-    page, freshness = await pages.get(INDEX, "demo")
-    assert freshness is Freshness.MISS
     held.set()
-    assert await late == (page, Freshness.HIT)
+    answers = await asyncio.gather(*asking)
+    assert len({id(page) for page, _ in answers}) == 1
+    assert [freshness for _, freshness in answers].count(Freshness.MISS) == 1
+    assert store.waiting == 1
     assert upstream.count("GET", "/simple/demo/") == 1
 
 
@@ -115,10 +120,10 @@ async def test_variant_of_a_large_page_asked_by_many_is_one(pages: Pages, upstre
     upstream.project("demo", {f"demo-{number}.tar.gz": b"x" for number in range(2000)})
     page, _ = await pages.get(INDEX, "demo")
     assert len(page.stored.body) > 256 * 1024
-    before = pages._kept_bytes  # noqa: SLF001 - what eviction goes by
+    before = pages.memory.variant_bytes
     variants = await asyncio.gather(*(pages.variant(page, PageFormat.HTML, "../") for _ in range(8)))
     assert len({id(variant) for variant in variants}) == 1
-    assert pages._kept_bytes - before == len(variants[0].body)  # noqa: SLF001 - the same
+    assert pages.memory.variant_bytes - before == len(variants[0].body)
 
 
 async def test_variants_of_endless_depths_are_kept_in_bounded_number(pages: Pages, upstream: Upstream) -> None:
@@ -149,8 +154,8 @@ async def test_variant_begun_before_core_metadata_was_learnt_is_not_kept(
     monkeypatch.setattr(catalog, "core_metadata", slow)
     late = asyncio.create_task(pages.variant(page, PageFormat.JSON, "../"))
     await looked.wait()
-    await catalog.learn_core_metadata("demo", record.key.value, "5" * 64)
-    pages.forget_core_metadata("demo")
+    await catalog.learn_core_metadata([("demo", record.key.value, "5" * 64)])
+    pages.forget_core_metadata("demo", at_once=True)
     held.set()
     assert b'"core-metadata":true' in (await late).body
     assert b"5" * 64 in (await pages.variant(page, PageFormat.JSON, "../")).body
@@ -160,10 +165,96 @@ async def test_forgetting_core_metadata_keeps_the_count_of_memory(pages: Pages, 
     """Fault 17. What eviction goes by is as before the variants were made."""
     upstream.project("demo", {"demo-1.0-py3-none-any.whl": b"x"})
     page, _ = await pages.get(INDEX, "demo")
-    before = pages._kept_bytes  # noqa: SLF001 - what eviction goes by
+    before = pages.memory.variant_bytes
     await pages.variant(page, PageFormat.HTML, "../")
-    pages.forget_core_metadata("demo")
-    assert pages._kept_bytes == before  # noqa: SLF001 - the same
+    pages.forget_core_metadata("demo", at_once=True)
+    again = await pages.variant(page, PageFormat.HTML, "../")
+    assert pages.memory.variant_bytes == before + len(again.body)
+
+
+async def shown(pages: Pages, upstream: Upstream, *projects: str) -> list[Page]:
+    """Return the pages of ``projects``, rendered and stored."""
+    found = []
+    for project in projects:
+        upstream.project(project, {f"{project}-{number}.0.tar.gz": b"x" for number in range(20)})
+        page, _ = await pages.get(INDEX, project)
+        await pages.variant(page, PageFormat.JSON, "../")
+        found.append(page)
+        while page.saved_at is None:  # noqa: ASYNC110 - it is stored behind the answer
+            await asyncio.sleep(0)
+    return found
+
+
+async def test_parsed_pages_beyond_their_budget_leave_their_variants(
+    pages: Pages, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Design 6. What is ready to be sent needs no parsing; what is not is parsed from disk, once for all who ask."""
+    demo, *_ = await shown(pages, upstream, "demo", "other")
+    monkeypatch.setattr(page_memory, "PARSED_BYTES", pages.memory.parsed_bytes)
+    await shown(pages, upstream, "third")
+    assert pages.memory.parsed_bytes <= page_memory.PARSED_BYTES
+    parses: list[bytes] = []
+
+    def counting(body: bytes, **facts: Any) -> ProjectPage:
+        parses.append(body)
+        return parse_page(body, **facts)
+
+    monkeypatch.setattr("teepi.pages.parse_page", counting)
+    assert (await pages.get(INDEX, "demo")) == (demo, Freshness.HIT)
+    await pages.variant(demo, PageFormat.JSON, "../")
+    assert (demo.parsed, demo.stored.body, parses) == (None, b"", [])
+    await asyncio.gather(*(pages.variant(demo, form, "../") for form in (PageFormat.HTML, PageFormat.HTML_V1)))
+    assert len(parses) == 1
+    assert upstream.count("GET", "/simple/demo/") == 1
+
+
+async def test_variants_beyond_their_budget_go_the_oldest_first(
+    pages: Pages, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 17. Many projects fill no more memory than that; what was used last stays."""
+    assert page_memory.VARIANT_BYTES <= 64 << 20
+    demo, other = await shown(pages, upstream, "demo", "other")
+    monkeypatch.setattr(page_memory, "VARIANT_BYTES", pages.memory.variant_bytes)
+    await pages.get(INDEX, "demo")
+    [third] = await shown(pages, upstream, "third")
+    assert [len(page.variants) for page in (demo, other, third)] == [1, 0, 1]
+    assert pages.memory.variant_bytes == demo.variant_bytes + third.variant_bytes <= page_memory.VARIANT_BYTES
+
+
+async def test_page_that_is_lost_on_disk_and_not_in_memory_is_asked_for_anew(
+    pages: Pages, upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 7. One client is told to try again; then it is there."""
+    demo, _ = await shown(pages, upstream, "demo", "other")
+    monkeypatch.setattr(page_memory, "PARSED_BYTES", 1)
+    await shown(pages, upstream, "third")
+    for path in (tmp_path / "pages").rglob("*.page"):
+        path.unlink()
+    with pytest.raises(Unavailable, match="try again"):
+        await pages.variant(demo, PageFormat.HTML, "../")
+    page, freshness = await pages.get(INDEX, "demo")
+    assert freshness is Freshness.MISS
+    assert (await pages.variant(page, PageFormat.HTML, "../", Coding.GZIP)).body
+
+
+async def test_page_that_cannot_be_stored_is_not_let_go_in_part(
+    pages: Pages, store: SlowStore, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 5. Without a place on disk a page is in memory whole, or not at all."""
+
+    async def full(_: StoredPage) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "save", full)
+    monkeypatch.setattr(page_memory, "PARSED_BYTES", 1)
+    for project in ("demo", "other"):
+        upstream.project(project, {f"{project}-1.0.tar.gz": b"x"})
+        page, _ = await pages.get(INDEX, project)
+        await pages.variant(page, PageFormat.JSON, "../")
+    assert pages.memory.get((INDEX, "demo")) is None
+    page, freshness = await pages.get(INDEX, "demo")
+    assert freshness is Freshness.MISS
+    assert (await pages.variant(page, PageFormat.HTML, "../")).body
 
 
 async def test_save_of_a_caller_that_is_cancelled_is_written_all_the_same(tmp_path: Path) -> None:

@@ -8,12 +8,25 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.utils import canonicalize_name
 
 from teepi.codings import Coding, takes
 from teepi.errors import BadPage
-from teepi.project_list import HTML_HEAD, HtmlNames, JsonNames, html_of, json_of, names_of
+from teepi.project_list import (
+    HTML_HEAD,
+    HtmlNames,
+    JsonNames,
+    first_spellings,
+    html_of,
+    json_of,
+    lines_of,
+    names_of,
+)
+from teepi.store import SortedLines
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from teepi.project_list import Names
 
 NASTY = (
@@ -123,3 +136,29 @@ def test_rendered_names_are_escaped_by_leaving_out_what_is_no_name() -> None:
 def test_takes_gzip_by_accept_encoding(header: str | None, taken: bool) -> None:  # noqa: FBT001 - a parameter
     """Contract 11."""
     assert takes(header, Coding.GZIP) is taken
+
+
+@given(st.lists(st.lists(st.sampled_from(["a", "A", "a-b", "A_b", "a.B", "b", "-", "a0"]), max_size=9), max_size=9))
+def test_first_spellings_of_sorted_lines_are_those_that_came_first(parts: list[list[str]]) -> None:
+    """Issue 3. Each project once, in order, however the names came in; what is no name is left out."""
+    lines, count = SortedLines(None), 0
+    expected: dict[str, str] = {}
+    for part in parts:
+        lines.add(lines_of(part, count))
+        count += len(part)
+        for name in part:
+            if name != "-":
+                expected.setdefault(canonicalize_name(name), name)
+    assert list(first_spellings(lines)) == [expected[project] for project in sorted(expected)]
+    lines.close()
+
+
+def test_sorted_lines_come_whole_from_runs_longer_than_one_read(tmp_path: Path) -> None:
+    """Lines lie across the ends of reads; the file has no name that could be left behind."""
+    lines = SortedLines(tmp_path / "lists")
+    wanted = [b"%06d %s\n" % (number, b"x" * (number % 97)) for number in range(6000)]
+    for start in range(3):
+        lines.add(wanted[start::3][::-1])
+    assert list(lines) == wanted
+    assert list((tmp_path / "lists").iterdir()) == []
+    lines.close()

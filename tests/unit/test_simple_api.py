@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teepi.errors import BadPage
+from teepi.filenames import project_of_filename
 from teepi.http_semantics import PageFormat, decode_target
 from teepi.model import Digest
-from teepi.simple_api import ProjectPage, address_of, parse_page, project_of_filename, render
+from teepi.simple_api import ProjectPage, address_of, parse_page, render
+from teepi.simple_html import is_cut
 
 SHA256 = "0123456789abcdef" * 4
 OTHER_SHA256 = "fedcba9876543210" * 4
@@ -387,7 +389,7 @@ def test_html_page_without_files_is_a_page(body: bytes) -> None:
     """A project may have no files."""
     page = parse(body)
     assert page.files == ()
-    assert page.links == ()
+    assert page.links == []
     assert as_json(page)["files"] == []
 
 
@@ -400,11 +402,13 @@ def test_html_page_without_files_is_a_page(body: bytes) -> None:
         "<script><a b='</script><a c=\">'>\" " + " ".join(f"x{n}" for n in range(200_000)) + ">",
         "<!--" * 200_000,
         "<script>" * 100_000,
-        '<a href="' * 100_001,
-        "<a " * 200_000,
-        "<a =" * 200_000,
+        '<a href="' * 99_999,
+        "<a " * 99_999,
+        "<a =" * 99_999,
+        ("<a href=x.zip " + " ".join(f"x{n}" for n in range(2000)) + ">") * 1000,
+        '<meta name="pypi:repository-version" content="1' + ".1" * 8000 + '"><a href=x.zip>',
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_html_that_is_out_to_hurt_costs_little(body: str) -> None:
     """Depth, attributes, comments and open quotes cost time in proportion to length only (the parser alone: hours)."""
@@ -412,6 +416,56 @@ def test_html_that_is_out_to_hurt_costs_little(body: str) -> None:
     with suppress(BadPage):
         parse(body)
     assert time.process_time() - begin < 1.5
+
+
+MANY = 100_001
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"<a href=x>" * MANY, "text/html"),
+        (b"<META x>" * MANY, "text/html"),
+        (b'{"files":[' + b"{}," * MANY * 5 + b"{}]}", JSON_TYPE),
+        (b'{"files":[],"x":[' + b"[]," * MANY * 5 + b"[]]}", JSON_TYPE),
+        (b'{"files":[' + b"1," * MANY * 40 + b"1]}", JSON_TYPE),
+    ],
+    ids=["links", "metas", "files", "lists", "numbers"],
+)
+def test_page_of_too_many_links_is_refused_before_it_is_parsed(
+    monkeypatch: pytest.MonkeyPatch, body: bytes, content_type: str
+) -> None:
+    """Fault 14. A million links are half a minute and gigabytes; nothing of them is made."""
+    monkeypatch.setattr("teepi.simple_api.msgspec.json", None)
+    monkeypatch.setattr("teepi.simple_html.LexborHTMLParser", None)
+    with pytest.raises(BadPage, match=r"index\.example.* more than 100000 files"):
+        parse(body, content_type)
+
+
+def test_page_of_more_files_than_any_project_has_is_refused() -> None:
+    """Fault 14. However short each of them is."""
+    body = b'{"files":[' + b'{"url":"x","filename":"x"},' * (MANY - 1)
+    with pytest.raises(BadPage, match="more than 100000 files"):
+        parse(body + b"{}]}", JSON_TYPE)
+
+
+@pytest.mark.parametrize(
+    ("body", "cut"),
+    [
+        (b"<!DOCTYPE html><html><a href=x>x</a></html>", False), (b"<a href=x>x</a>\n", False), (b"", False),
+        (b"<!DOCTYPE html><HTML><a href=x>x</a>\n", True), (b"<body>", True), (b"<a href=x>x</a><a hr", True),
+        (b'{"files":[{"requires-python":"<4"}]}', False), (b' {"files":[{"yanked":"<html>"}]}', False),
+    ],
+)  # fmt: skip
+def test_html_that_ends_too_early_is_seen_by_its_tags(body: bytes, *, cut: bool) -> None:
+    """Fault 13. HTML 5 lets a page leave out all of these tags, but not the second half alone."""
+    assert is_cut(body) is cut
+
+
+def test_origin_of_endless_length_is_no_link() -> None:
+    """Fault 14. What is remembered of origins is bounded in bytes as well as in number."""
+    page = parse(f'<a href="https://{"h" * 5000}/x.zip">x</a><a href="https://u:{"p" * 500}@h.example/y.zip">y</a>')
+    assert [record.filename for record in page.files] == ["y.zip"]
 
 
 def test_html_with_bad_utf8_keeps_its_files() -> None:

@@ -311,7 +311,15 @@ def test_wheel_name_reads_what_packaging_reads(filename: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "filename", ["demo-1.0.tar.gz", "demo-1.0.whl", "demo-1.0-py3-none-any.whl.asc", "demo-x-a-b-c.whl"]
+    "filename",
+    [
+        "demo-1.0.tar.gz",
+        "demo-1.0.whl",
+        "demo-1.0-py3-none-any.whl.asc",
+        "demo-x-a-b-c.whl",
+        f"demo-{'1' * 5000}-py3-none-any.whl",
+    ],
+    ids=lambda name: name[:30],
 )
 def test_wheel_name_of_anything_else_is_none(filename: str) -> None:
     """Contract 15. Only wheels, never sdists."""

@@ -15,8 +15,9 @@ import sqlite3
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
+
+from msgspec.structs import replace
 
 from teepi.catalog import tables
 from teepi.catalog.tables import Row, record_of
@@ -134,12 +135,29 @@ class Catalog:
     # Changing ---------------------------------------------------------------------------------------
 
     async def remember(self, records: Sequence[FileRecord]) -> None:
-        """Add or renew what a page links to, in one transaction.
-
-        ``immutable`` is kept while the digest stays, and a file stays with the project it is named after.
-        """
+        """Add or renew files, in one transaction, as :func:`tables.merged` says."""
         wanted = list(records)
         await self._change(lambda connection: self._merge(connection, filter(tables.is_storable, wanted)))
+
+    async def settle(
+        self, index: str, project: str, linked: Callable[[str], FileRecord | None], records: Sequence[FileRecord]
+    ) -> set[str]:
+        """Renew what is known of ``project`` after its page, which has ``linked`` at an address, and add ``records``.
+
+        Returns the addresses of those of ``records`` that were not added: another project has another file there.
+        """
+        of, taken = (index, project), set[str]()
+
+        def work(connection: sqlite3.Connection) -> list[FileRecord]:
+            rows = [row for each in (self._disk, self._overlay) for row in self._rows(each, tables.BY_PROJECT, of)]
+            renewed = [new for row in rows if (new := linked(record_of(row).address)) is not None]
+            added = list(filter(tables.is_storable, records))
+            known = {record.address: self._known(index, record.address) for record in added}
+            taken.update(new.address for new in added if tables.is_taken(known[new.address], new))
+            return self._merge(connection, [*renewed, *(new for new in added if new.address not in taken)])
+
+        await self._change(work)
+        return taken
 
     async def mark_immutable(self, index: str, address: str) -> None:
         """Note that upstream called this file ``immutable`` (RFC 8246)."""
@@ -155,9 +173,13 @@ class Catalog:
         self.generations[key.value] = generation
         await self._write(lambda connection: connection.execute(tables.PUT_GENERATION, (key.value, generation)))
 
-    async def learn_core_metadata(self, project: str, key: str, sha256: str | None) -> None:
-        """Remember what was read out of a wheel, empty for nothing; None forgets it."""
-        await self._write(lambda connection: connection.execute(tables.PUT_CORE_METADATA, (project, key, sha256)))
+    async def learn_core_metadata(self, learnt: Iterable[tuple[str, str, str | None]]) -> None:
+        """Remember what was read out of wheels, in one transaction: project, the wheel's key, sha256.
+
+        The sha256 is empty where a wheel has none; None forgets what was known.
+        """
+        rows = list(learnt)
+        await self._write(lambda connection: connection.executemany(tables.PUT_CORE_METADATA, rows))
 
     def touch(self, sha256: str) -> None:
         """Note that the file was used just now; written by the next :meth:`flush`."""
@@ -277,12 +299,8 @@ class Catalog:
     # In the reader thread ---------------------------------------------------------------------------
 
     def _read(self, query: str, values: tuple[str | int, ...]) -> list[Row]:
-        if self._reading is None:
-            return []
         try:
-            return self._reading.execute(query, values).fetchall()
-        except UnicodeEncodeError:  # a lone surrogate in a request; no record has one
-            return []
+            return tables.rows_of(self._reading, query, values)
         except sqlite3.Error as error:
             self._writer.submit(self._degrade, error)
             return []
@@ -327,12 +345,8 @@ class Catalog:
         return None
 
     def _rows(self, connection: sqlite3.Connection | None, query: str, values: tuple[str | int, ...]) -> list[Row]:
-        if connection is None:
-            return []
         try:
-            return connection.execute(query, values).fetchall()
-        except UnicodeEncodeError:
-            return []
+            return tables.rows_of(connection, query, values)
         except sqlite3.Error:
             if self._overlay is None:
                 raise  # _attempt goes over to the overlay and asks again
@@ -346,15 +360,7 @@ class Catalog:
         if self._damaged:
             with contextlib.suppress(OSError):
                 tables.set_aside(self._path)
-            self.problem = (
-                f"The catalogue {self._path} is damaged ({error}): it is kept in memory for now; "
-                "restart teepi to have it rebuilt."
-            )
-        else:
-            self.problem = (
-                f"The catalogue {self._path} cannot be written ({error}): it is kept in memory for now; "
-                f"free some space, or make {self._path.parent} writable."
-            )
+        self.problem = tables.problem(self._path, error)
         self._overlay = tables.open_memory()
         _log.warning("%s", self.problem)
 
@@ -400,11 +406,9 @@ class Catalog:
             reading = tables.open_disk(self._path, "mode=ro" if is_writable else query)
             if is_writable:  # a clock that ran ahead must not keep a file from eviction for ever
                 disk.execute(tables.CLAMP_TIMES, (time.time(),))
-            [totals] = disk.execute("SELECT count(*), coalesce(sum(size), 0) FROM files").fetchall()
-            generations = dict(disk.execute("SELECT file_key, generation FROM generations").fetchall())
-            rebuilt = disk.execute("SELECT 1 FROM meta WHERE name = 'rebuilt'").fetchall()
+            totals, generations, is_rebuilt = tables.kept_in_memory(disk)
         except BaseException:
             tables.close_all(reading, disk)
             raise
         self._disk, self._reading = disk, reading
-        self.totals, self.generations, self.needs_rebuild = totals, generations, not rebuilt
+        self.totals, self.generations, self.needs_rebuild = totals, generations, not is_rebuilt

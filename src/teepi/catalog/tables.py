@@ -6,12 +6,13 @@ Functions that block; which thread calls them and what a failure means is decide
 from __future__ import annotations
 
 import contextlib
-import re
 import sqlite3
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
 
+from msgspec.structs import replace
+
+from teepi.addresses import path_of
+from teepi.filenames import project_of_filename
 from teepi.model import Digest, FileRecord
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 Row = tuple[Any, ...]
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """``PRAGMA user_version``. Any other value, older or newer, is set aside: rebuilding is the migration."""
 
 # In an overlay a file without a size is one that was removed; on disk its row is deleted.
@@ -29,6 +30,7 @@ _TABLES: Final = (
         index_name TEXT NOT NULL, address TEXT NOT NULL, project TEXT NOT NULL, filename TEXT NOT NULL,
         url TEXT NOT NULL, digest TEXT, size INTEGER, metadata TEXT, immutable INTEGER NOT NULL,
         path TEXT NOT NULL, PRIMARY KEY (index_name, address))""",
+    "CREATE INDEX known_by_project ON known (index_name, project)",
     "CREATE INDEX known_by_path ON known (index_name, path)",
     "CREATE INDEX known_by_digest ON known (index_name, substr(digest, 1, 23), filename)",
     """CREATE TABLE files (
@@ -43,6 +45,7 @@ _TABLES: Final = (
 
 KNOWN: Final = "SELECT index_name, address, project, filename, url, digest, size, metadata, immutable FROM known"
 BY_ADDRESS: Final = f"{KNOWN} WHERE index_name = ? AND address = ?"
+BY_PROJECT: Final = f"{KNOWN} WHERE index_name = ? AND project = ?"
 BY_PATH: Final = f"{KNOWN} WHERE index_name = ? AND path = ?"
 BY_DIGEST: Final = f"{KNOWN} WHERE index_name = ? AND substr(digest, 1, 23) = ? AND filename = ?"
 ROWS: Final = "SELECT max(rowid) FROM known"  # to count them all would read a whole index
@@ -84,24 +87,23 @@ def is_storable(record: FileRecord) -> bool:
 
 def merged(old: FileRecord, new: FileRecord) -> FileRecord:
     """Return what is known of an address after a page has linked to it again."""
-    if new.project != old.project and not (_is_named_after_project(new) and not _is_named_after_project(old)):
+    if new.project != old.project and (not _leads_home(new) or _leads_home(old)):
         return old  # another project's page may not take a file over
     return replace(new, immutable=True) if old.immutable and new.digest == old.digest else new
 
 
-def _is_named_after_project(record: FileRecord) -> bool:
-    """Say whether the file name is the project's, a hyphen and a version (PEP 503 names, PEP 625 and 427)."""
-    start = record.project + "-"
-    name = re.sub(r"[-_.]+", "-", record.filename).lower()
-    return name.startswith(start) and name[len(start) : len(start) + 1].isdigit()
+def is_taken(old: FileRecord | None, new: FileRecord) -> bool:
+    """Say whether the address of ``new`` is that of another project's file ``old``, which keeps it."""
+    return old is not None and (old.url, old.digest) != (new.url, new.digest) and merged(old, new) is old
+
+
+def _leads_home(record: FileRecord) -> bool:
+    """Say whether the file's name leads to the project whose page has it."""
+    return project_of_filename(record.filename) == record.project
 
 
 def row_of(record: FileRecord) -> Row:
     """Return the values for :data:`PUT_KNOWN`."""
-    try:
-        path = unquote(urlsplit(record.url).path)
-    except ValueError:  # an authority that is no IPv6 address
-        path = ""
     return (
         record.index,
         record.address,
@@ -112,7 +114,7 @@ def row_of(record: FileRecord) -> Row:
         record.size,
         _text(record.metadata) if isinstance(record.metadata, Digest) else ("" if record.metadata else None),
         record.immutable,
-        path,
+        path_of(record.url),
     )
 
 
@@ -195,6 +197,21 @@ def _create(connection: sqlite3.Connection) -> None:
             connection.execute(statement)
 
 
+def rows_of(connection: sqlite3.Connection | None, query: str, values: tuple[str | int, ...]) -> list[Row]:
+    """Return all rows of a query; none where there is no database."""
+    try:
+        return [] if connection is None else connection.execute(query, values).fetchall()
+    except UnicodeEncodeError:  # a lone surrogate in a request; no record has one
+        return []
+
+
+def kept_in_memory(connection: sqlite3.Connection) -> tuple[tuple[int, int], dict[str, int], bool]:
+    """Return number and bytes of the files, the generations, and whether the database was rebuilt to its end."""
+    [totals] = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM files").fetchall()
+    generations = dict(connection.execute("SELECT file_key, generation FROM generations").fetchall())
+    return totals, generations, bool(connection.execute("SELECT 1 FROM meta WHERE name = 'rebuilt'").fetchall())
+
+
 def copy_overlay(overlay: sqlite3.Connection, disk: sqlite3.Connection) -> None:
     """Carry everything from an overlay over to the database that it lay over."""
     for table, put in (
@@ -228,6 +245,19 @@ def is_damage(error: Exception) -> bool:
 def is_malformed(error: Exception) -> bool:
     """Say the same of an error at opening, where a missing table or column counts too."""
     return is_damage(error) or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+
+
+def problem(path: Path, error: Exception) -> str:
+    """Return the sentence that says what is wrong with the database, and what to do."""
+    if is_damage(error):
+        return (
+            f"The catalogue {path} is damaged ({error}): it is kept in memory for now; "
+            "restart teepi to have it rebuilt."
+        )
+    return (
+        f"The catalogue {path} cannot be written ({error}): it is kept in memory for now; "
+        f"free some space, or make {path.parent} writable."
+    )
 
 
 def set_aside(path: Path) -> None:

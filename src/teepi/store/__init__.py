@@ -5,18 +5,23 @@ It may not speak HTTP, know the database, or decide what is fetched.
 
 from teepi.store.files import CachedFile, DiskState, Store
 from teepi.store.lists import ListStore, ListWriter, StoredList
+from teepi.store.metadata import MetadataStore, StoredMetadata
 from teepi.store.pages import PageStore, StoredPage
 from teepi.store.partial import Partial, PartialNotes
+from teepi.store.sorting import SortedLines
 
 __all__ = [
     "CachedFile",
     "DiskState",
     "ListStore",
     "ListWriter",
+    "MetadataStore",
     "PageStore",
     "Partial",
     "PartialNotes",
+    "SortedLines",
     "Store",
     "StoredList",
+    "StoredMetadata",
     "StoredPage",
 ]

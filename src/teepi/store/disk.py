@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
+import tempfile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from _typeshed import StrPath
 
 
 def sync_directory(path: Path) -> None:
@@ -42,6 +47,25 @@ def sync(fd: int) -> None:
         os.fsync(fd)
 
 
+def open_regular(path: StrPath, flags: int = os.O_RDONLY) -> int:
+    """Open a file that is there, for ``open(…, opener=open_regular)`` too.
+
+    Raises OSError, also for what is no regular file: a FIFO or a link that somebody put there must neither hang the
+    open nor lead elsewhere.
+    """
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return fd
+
+
+def read_regular(path: Path) -> bytes:
+    """Return what is in a file. Raises OSError as :func:`open_regular` does."""
+    with open(path, "rb", opener=open_regular) as file:
+        return file.read()
+
+
 def write_all(fd: int, data: bytes, offset: int) -> None:
     """Write all of ``data`` at ``offset``. Raises OSError (ENOSPC, EIO, EFBIG …)."""
     view = memoryview(data)
@@ -49,6 +73,14 @@ def write_all(fd: int, data: bytes, offset: int) -> None:
         written = os.pwrite(fd, view, offset)
         view = view[written:]
         offset += written
+
+
+def memory_file(name: str) -> int:
+    """Return the descriptor of a new file in memory, named so for people. Raises OSError."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name, os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:  # macOS
+        return os.dup(file.fileno())
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:

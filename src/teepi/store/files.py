@@ -13,7 +13,6 @@ import fcntl
 import json
 import logging
 import os
-import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from teepi.descriptor import Descriptor
 from teepi.errors import StoreError
 from teepi.readable import Landed
-from teepi.store.disk import make_directories, replace_file, sync, sync_directory
+from teepi.store.disk import make_directories, open_regular, read_regular, replace_file, sync, sync_directory
 from teepi.store.partial import Partial, PartialNotes, boot_id
 
 if TYPE_CHECKING:
@@ -112,6 +111,11 @@ class Store:
     def legacy_path(self) -> Path:
         """Where upstream's legacy JSON documents lie."""
         return self._layout / "legacy"
+
+    @property
+    def metadata_path(self) -> Path:
+        """Where the core metadata lies that was read out of wheels."""
+        return self._layout / "metadata"
 
     @property
     def pages_path(self) -> Path:
@@ -213,14 +217,13 @@ class Store:
         sha256, etag = key.sha256, None
         if sha256 is None:
             try:
-                alias = json.loads(self._alias_path(key).read_bytes())
+                alias = json.loads(read_regular(self._alias_path(key)))
                 sha256, etag, size = alias["sha256"], alias.get("etag"), alias["size"]
             except (OSError, ValueError, KeyError, TypeError):
                 return None
         path = self._path(str(sha256))
         try:
-            # O_NONBLOCK: a FIFO put there by somebody must not hang the open.
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = open_regular(path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -229,9 +232,9 @@ class Store:
             self.set_aside(str(sha256), error.strerror or "unreadable")
             return None
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or (size is not None and status.st_size != size):
+        if size is not None and status.st_size != size:
             os.close(fd)
-            self.set_aside(str(sha256), "wrong kind" if not stat.S_ISREG(status.st_mode) else "wrong size")
+            self.set_aside(str(sha256), "wrong size")
             return None
         return CachedFile(Descriptor(fd), status, str(sha256), etag)
 

@@ -12,13 +12,22 @@ import logging
 import os
 import re
 import secrets
-import tempfile
 import zlib
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from teepi.descriptor import Descriptor
-from teepi.store.disk import make_directories, replace_file, sync, sync_directory, write_all
+from teepi.store.disk import (
+    make_directories,
+    memory_file,
+    open_regular,
+    read_regular,
+    replace_file,
+    sync,
+    sync_directory,
+    write_all,
+)
+from teepi.store.sorting import SortedLines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,10 +122,7 @@ class ListWriter:
 
     def _open(self, name: str) -> int:
         if self._directory is None:
-            if hasattr(os, "memfd_create"):
-                return os.memfd_create("teepi list", os.MFD_CLOEXEC)
-            with tempfile.TemporaryFile() as file:  # macOS
-                return os.dup(file.fileno())
+            return memory_file("teepi list")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return os.open(_file(self._directory, self._generation, name), flags, 0o644)
 
@@ -173,6 +179,10 @@ class ListStore:
         """Begin a list in the forms ``names``. Raises OSError when the disk does not take it."""
         return ListWriter(index, None if in_memory else self._directory(index), names)
 
+    def sort(self, index: str, *, in_memory: bool = False) -> SortedLines:
+        """Sort the lines of a list before it is written. Raises OSError when the disk does not take them."""
+        return SortedLines(None if in_memory else self._directory(index))
+
     def renew(self, head: ListHead) -> None:
         """Write a head that says the same files were confirmed later. Raises OSError."""
         if head.generation:
@@ -182,7 +192,7 @@ class ListStore:
         """Return the list of ``index``, verified; None when there is none, or it is damaged."""
         directory = self._directory(index)
         try:
-            head = _decode((directory / _HEAD).read_bytes())
+            head = _decode(read_regular(directory / _HEAD))
         except OSError:
             return None
         if head is None:
@@ -191,7 +201,7 @@ class ListStore:
         found = StoredList(head, {})
         try:
             for name, form in head.forms.items():
-                fd = os.open(_file(directory, head.generation, name), os.O_RDONLY | os.O_CLOEXEC)
+                fd = open_regular(_file(directory, head.generation, name))
                 found.files[name] = Descriptor(fd)
                 if _sha256(fd) != form.gzip_sha256:
                     raise OSError  # noqa: TRY301 - as good as none

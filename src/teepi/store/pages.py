@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiofiles
 
-from teepi.store.disk import make_directories, replace_file
+from teepi.store.disk import make_directories, open_regular, read_regular, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ class PageStore:
     async def load(self, index: str, project: str) -> StoredPage | None:
         """Return the stored page; None when there is none, or it is damaged."""
         try:
-            async with aiofiles.open(self._path(index, project), "rb") as file:
+            async with aiofiles.open(self._path(index, project), "rb", opener=open_regular) as file:
                 data = await file.read()
         except OSError:
             return None
@@ -79,7 +79,7 @@ class PageStore:
         with contextlib.suppress(OSError):
             for path in self._root.glob("*/*/*.page"):
                 with contextlib.suppress(OSError):
-                    page = _decode(path.read_bytes())
+                    page = _decode(read_regular(path))
                     if page is not None:
                         yield page
 

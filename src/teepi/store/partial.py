@@ -10,14 +10,13 @@ import contextlib
 import fcntl
 import json
 import os
-import stat
 import subprocess
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
 from teepi.descriptor import Descriptor
-from teepi.store.disk import replace_file, sync, write_all
+from teepi.store.disk import open_regular, read_regular, replace_file, sync, write_all
 
 _NOTES_VERSION: Final = 1
 _HASH_STEP_BYTES: Final = 1 << 20
@@ -87,17 +86,16 @@ class Partial:
     def reopen(cls, path: Path, digest: str | None, boot: str | None) -> tuple[Partial, PartialNotes] | None:
         """Open what an earlier fetch left. None, and nothing left behind, when it cannot be trusted."""
         try:
-            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = open_regular(path, os.O_RDWR)
         except OSError:
             return None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             status = os.fstat(fd)
-            notes = _decode(_notes_path(path).read_bytes())
+            notes = _decode(read_regular(_notes_path(path)))
             length = status.st_size if boot is not None and notes.boot_id == boot else notes.synced_bytes
             if (
-                not stat.S_ISREG(status.st_mode)
-                or notes.digest != digest
+                notes.digest != digest
                 or not 0 < length <= status.st_size
                 or (notes.total is not None and length > notes.total)
             ):

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
@@ -36,6 +37,16 @@ class Connection(RequestHandler):
         """Called when the connection is lost, by the body that is on its way."""
         self.lost: asyncio.Future[None] = loop.create_future()
         """Done when the connection is lost."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take requests; one that would upgrade is answered as if it would not, and is the last (RFC 9110, 7.8).
+
+        aiohttp drops what came with it in one read: a client whose next request was in that would wait for ever.
+        """
+        super().data_received(data)
+        for at, (message, payload) in enumerate(self._messages):
+            if isinstance(message, RawRequestMessage) and message.upgrade:
+                self._messages[at] = (message._replace(should_close=True), payload)
 
     def close(self) -> None:
         """Take no more requests. With none to answer the connection ends now: aiohttp would leave it open, idle."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from teepi.files import Files, Opened
     from teepi.http_semantics import RangeRequest
     from teepi.indexes import Indexes
+    from teepi.metadata import CoreMetadata
     from teepi.metrics import Metrics
     from teepi.model import FileRecord
     from teepi.web.send import Senders
@@ -27,10 +29,13 @@ _IMMUTABLE: Final = "max-age=365000000, immutable, public"
 class FileHandlers:
     """Thin: find the record, ask ``files``, send."""
 
-    def __init__(self, indexes: Indexes, files: Files, senders: Senders, metrics: Metrics) -> None:
-        """Answer from ``files``."""
+    def __init__(
+        self, indexes: Indexes, files: Files, core_metadata: CoreMetadata, senders: Senders, metrics: Metrics
+    ) -> None:
+        """Answer from ``files``, and with ``core_metadata`` what upstream has not."""
         self._indexes = indexes
         self._files = files
+        self._core_metadata = core_metadata
         self._senders = senders
         self._metrics = metrics
 
@@ -59,6 +64,8 @@ class FileHandlers:
     # -- one answer ----------------------------------------------------------------------------------
 
     async def _answer(self, request: BaseRequest, record: FileRecord, *, immutable: bool = False) -> web.StreamResponse:
+        if record.wheel is not None:
+            return await self._read_out(request, record, record.wheel)
         etag = self._files.known_etag(record)
         if etag is not None and if_none_match(answers.header(request, "If-None-Match"), etag):
             headers = _headers(record, FileFacts(None, etag, None, record.immutable), Outcome.HIT, immutable=immutable)
@@ -71,9 +78,7 @@ class FileHandlers:
         # cannot be decided before upstream's validator is known: then the file is opened.
         certain = if_range_allows(if_range, etag, None)
         opened = self._files.look(record)
-        # What is read out of a wheel has no upstream that a range could be passed to.
-        passable = wanted is not None and record.wheel is None
-        if wanted is not None and passable and not self._files.joins(wanted, opened, record.size):
+        if wanted is not None and not self._files.joins(wanted, opened, record.size):
             if opened is not None:
                 opened.close()
                 opened = None
@@ -96,6 +101,25 @@ class FileHandlers:
             return await self._senders.send(request, response, opened)
         finally:
             opened.close()
+
+    async def _read_out(self, request: BaseRequest, record: FileRecord, wheel: FileRecord) -> web.StreamResponse:
+        """Answer core metadata that upstream does not have: small, and at hand as a whole."""
+        stored, outcome = await self._core_metadata.get(wheel)
+        self._count(outcome)
+        etag = f'"{stored.sha256}"'
+        total = len(stored.content)
+        facts = FileFacts(total, etag, formatdate(stored.modified_seconds, usegmt=True), record.immutable)
+        headers = _headers(record, facts, outcome, immutable=False)
+        if if_none_match(answers.header(request, "If-None-Match"), etag):
+            return web.Response(status=304, headers=headers)
+        wanted = parse_range(answers.header(request, "Range")) if request.method == "GET" else None
+        if wanted is None or not if_range_allows(answers.header(request, "If-Range"), etag, None):
+            self._metrics.sent_bytes += total if request.method == "GET" else 0
+            return web.Response(headers=headers, body=stored.content)
+        start, stop = wanted.resolve(total)
+        self._metrics.sent_bytes += stop - start
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{total}"
+        return web.Response(status=206, headers=headers, body=stored.content[start:stop])
 
     async def _head(self, request: BaseRequest, record: FileRecord, *, immutable: bool) -> web.StreamResponse:
         opened = self._files.look(record)

@@ -41,7 +41,7 @@ class LegacyHandlers:
             msg = f"{name[:100]!r} is not the name of a project."
             raise NotFound(msg)
         page, freshness = await self._indexes.page(index, canonicalize_name(name))
-        await self._pages.remember(page)  # the catalogue may be lost, and these links lead there
+        page = await self._pages.whole(page)
         body, etag = await self._legacy.get(page, f"{answers.origin(request)}/{index}/", version)
         headers = {
             "Content-Type": "application/json",

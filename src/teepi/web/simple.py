@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from teepi.indexes import Indexes
     from teepi.limits import Limits
-    from teepi.lists import ListBody, ProjectLists
+    from teepi.list_forms import ListBody
+    from teepi.lists import ProjectLists
     from teepi.pages import Pages
 
 _PROJECT: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")  # PEP 508
@@ -75,7 +76,7 @@ class PageHandlers:
     async def project_list(self, request: BaseRequest, index: str) -> web.StreamResponse:
         """Answer ``…/``: the list of all projects, sent as it lies on disk to those who take gzip."""
         request[answers.KIND] = "list"
-        self._indexes.require_list(index)
+        self._indexes.require(index)
         form = _negotiate(request)
         gzip = takes(answers.header(request, "Accept-Encoding"), Coding.GZIP)
         body, freshness = await self._lists.open(index, form, gzip=gzip)

@@ -1,0 +1,75 @@
+"""Core metadata that was read out of wheels: one small file per wheel, behind one line of JSON with its digest.
+
+``v1/metadata/ab/<key of the wheel>``. Nothing is synced, since it can be read out again: what a power cut has left of a
+file is not what its digest says, and is as good as none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from teepi.store.disk import replace_file
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+    from pathlib import Path
+
+    from teepi.model import FileKey
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMetadata:
+    """The core metadata of one wheel."""
+
+    sha256: str
+    """Of the content, in hex."""
+    content: bytes
+    modified_seconds: float
+    """Wall clock, when it was read out."""
+
+    @classmethod
+    def of(cls, content: bytes) -> StoredMetadata:
+        """Return what was read out just now."""
+        return cls(hashlib.sha256(content).hexdigest(), content, time.time())
+
+
+class MetadataStore:
+    """The core metadata of all wheels that were looked into. Methods block."""
+
+    def __init__(self, root: Path, executor: Executor) -> None:
+        """Keep files below ``root``; callers save in ``executor``."""
+        self._root = root
+        self.executor = executor
+
+    def _path(self, wheel: FileKey) -> Path:
+        slug = wheel.slug
+        return self._root / slug.rpartition("-")[2][:2] / slug
+
+    def load(self, wheel: FileKey) -> StoredMetadata | None:
+        """Return what was read out of ``wheel``; None when there is nothing, or it is damaged.
+
+        Some kilobytes are read and hashed, in less time than a change of threads takes: it may run on the event loop.
+        """
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), self._path(wheel).open("rb", 0) as file:
+            line, _, content = file.read().partition(b"\n")
+            head = json.loads(line)
+            if head["wheel"] == wheel.value and head["sha256"] == hashlib.sha256(content).hexdigest():
+                return StoredMetadata(head["sha256"], content, os.fstat(file.fileno()).st_mtime)
+        return None
+
+    def save(self, wheel: FileKey, stored: StoredMetadata) -> None:
+        """Write ``stored``. Raises OSError; what was there before stays then."""
+        path = self._path(wheel)
+        head = json.dumps({"wheel": wheel.value, "sha256": stored.sha256})
+        data = head.encode() + b"\n" + stored.content
+        try:
+            replace_file(path, data, durable=False)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, data, durable=False)

@@ -27,6 +27,7 @@ INTERRUPTED: Final = 130
 COMMANDS: Final = {
     "serve": ("serve", "Serve a package index."),
     "config": ("settings", "Write, show and check the configuration."),
+    "configure": ("configure", "Set up pip, uv, poetry, pipenv or pdm to use teepi, or take that back."),
 }
 """By name: the module below this package whose ``command`` it is, and the line of the overview."""
 

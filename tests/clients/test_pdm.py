@@ -34,7 +34,7 @@ distribution = false
 async def test_pdm_locks_and_installs_through_teepi_and_again_offline(
     make_process: MakeProcess, offline: Offline, shop: Shop, tmp_path: Path, option: str
 ) -> None:
-    """Contract 39 and 41. By ``teepi configure``, or the variable: teepi's URLs are in the lock with ``static_urls`` alone."""
+    """Contract 39 and 41. By configure, or the variable: its URLs are in the lock with ``static_urls`` alone."""
     client = Client("pdm", tmp_path / "home")
     client.fresh()
     teepi = await make_process()

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.client
 async def test_pipenv_locks_and_syncs_through_a_mirror_and_again_offline(
     make_process: MakeProcess, offline: Offline, shop: Shop, tmp_path: Path, path: str, *, with_source: bool
 ) -> None:
-    """Contract 4, 39 and 41. The variable with a trailing slash (``/simple//name/`` is asked), without, and by configure.
+    """Contract 4, 39 and 41. A variable with a trailing slash (``/simple//name/`` is asked), without, or by configure.
 
     The lock file names the mirror where the Pipfile names no source, and never where it names the public index.
     """

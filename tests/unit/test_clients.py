@@ -77,14 +77,14 @@ def configure(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 ODD = {
     "pip": [
         f"# mine\n[global]\nindex-url = {OWN}\ntimeout = 30\n",
-        f"[global]\r\nindex_url={OWN}\r\ntrusted-host =\r\n  a.example\r\n  # why\r\n  b.example\r\n\r\n[list]\r\nx = 1",
+        f"[global]\r\nindex_url={OWN}\r\ntrusted-host =\r\n  a.example\r\n  # why\r\n  b.example\r\n\r\n[a]\r\nx = 1",
         "[install]\nno-compile = yes\n\n[global]",
         f"\n\n; only\n[freeze]\n timeout: 10\n\n[global]\nindex-url :\n   {OWN}\n\n",
         "[global]\nextra-index-url = \n  https://a.example\n\n  https://b.example\n[x]\n",
     ],
     "uv": [
         "# only a comment",
-        f'native-tls = true # why\n[[index]]\nurl = "{OWN}"\ndefault = true\n\n# gpu\n[[index]]\nname = "pt"\n\n[pip]\n',
+        f'native-tls = true # y\n[[index]]\nurl = "{OWN}"\ndefault = true\n\n# gpu\n[[index]]\nname = "pt"\n\n[pip]\n',
         f'[[index]]\r\nname = "pt"\r\n\r\n[[ "index" ]] # x\r\nurl = "{OWN}"\r\ndefault = true',
         f'index-url = "{OWN}"\n',
         f'[[index]]\nurl = "{OWN}"\ndefault = true\n[[index]]\nurl = "{OWN}b"\ndefault = true\n',

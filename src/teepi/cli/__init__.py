@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "serve": ("serve", "Serve a package index."),
     "config": ("settings", "Write, show and check the configuration."),
     "configure": ("configure", "Set up pip, uv, poetry, pipenv or pdm to use teepi, or take that back."),
+    "doctor": ("doctor", "Find out what is wrong with teepi, its upstream, or the clients' settings."),
 }
 """By name: the module below this package whose ``command`` it is, and the line of the overview."""
 

@@ -10,16 +10,17 @@ import click
 
 from teepi.cli.console import effective, print_json, settings_options
 from teepi.clients.address import index_url, is_same_server, parse_server_url, server_url
-from teepi.clients.change import Change, index_in_file, set_up, take_back
+from teepi.clients.change import Change, set_up, take_back
 from teepi.clients.known import Surroundings, clients
+from teepi.clients.use import use_of
 from teepi.config import DEFAULT_INDEX_NAME
-from teepi.errors import ConfigError
 from teepi.index_settings import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from teepi.clients.known import Client
+    from teepi.clients.use import Use
 
 _NAMES = ("pip", "uv", "poetry", "pipenv", "pdm")
 
@@ -92,32 +93,27 @@ def _say_undone(client: Client, change: Change) -> None:
 
 
 def _list(known: Sequence[Client], around: Surroundings, url: str, *, is_json: bool) -> None:
-    rows = []
-    for client in known:
-        row: dict[str, Any] = {"client": client.name, "uses_teepi": False, "index": None, "from": None, "problem": None}
-        try:
-            path, index = index_in_file(client, around)
-            row["from"] = None if path is None else str(path)
-        except ConfigError as error:
-            index = None
-            row["problem"] = error.message
-        for variable in client.variables:
-            if around.environ.get(variable):
-                index, row["from"], row["problem"] = around.environ[variable], variable, None
-                break
-        row |= {"index": without_secrets(index) if index else None, "uses_teepi": is_same_server(index, url)}
-        rows.append(row)
+    uses = [use_of(client, around) for client in known]
     if is_json:
-        print_json(rows)
+        print_json([_row(use, url) for use in uses])
         return
-    for row in rows:
-        mark = "✓" if row["uses_teepi"] else "·"
-        if row["index"]:
-            said = f"{row['index']} ({row['from']})"
-        elif row["problem"]:
-            mark, said = "✗", row["problem"]
-        elif row["from"] is None:
-            said = "not set up: teepi configure poetry, in the directory of a project"
+    for use in uses:
+        if use.index:
+            mark = "✓" if is_same_server(use.index, url) else "·"
+            said = f"{without_secrets(use.index)} ({use.place})"
+        elif use.problem:
+            mark, said = "✗", use.problem
         else:
-            said = f"not set up: teepi configure {row['client']}"
-        print(f"{mark} {row['client']:7} {said}")
+            mark, said = "·", f"not set up: teepi configure {use.name}"
+            said += "" if use.place else ", in the directory of a project"
+        print(f"{mark} {use.name:7} {said}")
+
+
+def _row(use: Use, url: str) -> dict[str, Any]:
+    return {
+        "client": use.name,
+        "uses_teepi": is_same_server(use.index, url),
+        "index": without_secrets(use.index) if use.index else None,
+        "from": use.place,
+        "problem": use.problem,
+    }

@@ -79,3 +79,8 @@ def is_local(host: str) -> bool:
 def _place(url: str) -> tuple[str, str, int]:
     scheme, host, port = origin_of(url)
     return scheme, "localhost" if is_local(host) else host, port
+
+
+def root_of(url: str) -> str:
+    """Return the server of an index URL; any other URL is one itself."""
+    return re.sub(r"([^/]+/[^/]+/\+simple|(?<=/)simple)/$", "", url)

@@ -100,14 +100,3 @@ def take_back(client: Client, around: Surroundings, url: str) -> Change:
     except ValueError as error:
         raise ConfigError(f"{file.path} cannot be read: {error}. Correct it first; nothing was changed.") from None
     return Change(file, text, is_to_go=not text and marks.is_new_file(file.text))
-
-
-def index_in_file(client: Client, around: Surroundings) -> tuple[Path | None, str | None]:
-    """Return the client's file if it has one, and the index that is set in it. Raises :class:`ConfigError`."""
-    path = client.file(around)
-    if path is None:
-        return None, None
-    try:
-        return path, client.index(user_file.read(path).text)
-    except ValueError as error:
-        raise ConfigError(f"{path} cannot be read: {error}.") from None

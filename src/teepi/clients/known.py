@@ -44,9 +44,12 @@ class Surroundings:
         return named if named.is_absolute() else self.home / ".config"
 
     def named(self, variable: str) -> Path | None:
-        """Return the file that ``variable`` names, absolute, if any."""
+        """Return the file that ``variable`` names, absolute, if any. Raises :class:`ConfigError`."""
         value = self.environ.get(variable, "")
-        return self.directory / Path(value).expanduser() if value else None
+        try:
+            return self.directory / Path(value).expanduser() if value else None
+        except RuntimeError:
+            raise ConfigError(f"{variable}={value} is in an unknown home; write the whole path.") from None
 
 
 class Client(ABC):

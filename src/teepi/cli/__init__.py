@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from teepi import __version__
-from teepi.cli.console import complain
+from teepi.cli.console import complain, print_anywhere
 from teepi.errors import TeepiError
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def teepi() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in ``argv`` (default: the process's own arguments) and return its exit status."""
+    print_anywhere()
     try:
         status = teepi.main(args=None if argv is None else list(argv), prog_name="teepi", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:  # a bare 'teepi', or a group without its command

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from teepi.cli.console import effective, print_json, settings_options
+from teepi.cli.console import effective, print_json, settings_options, sign
 from teepi.clients.address import index_url, is_same_server, parse_server_url, server_url
 from teepi.clients.change import Change, set_up, take_back
 from teepi.clients.known import Surroundings, clients
@@ -99,14 +99,14 @@ def _list(known: Sequence[Client], around: Surroundings, url: str, *, is_json: b
         return
     for use in uses:
         if use.index:
-            mark = "✓" if is_same_server(use.index, url) else "·"
+            state = "well" if is_same_server(use.index, url) else "note"
             said = f"{without_secrets(use.index)} ({use.place})"
         elif use.problem:
-            mark, said = "✗", use.problem
+            state, said = "bad", use.problem
         else:
-            mark, said = "·", f"not set up: teepi configure {use.name}"
+            state, said = "note", f"not set up: teepi configure {use.name}"
             said += "" if use.place else ", in the directory of a project"
-        print(f"{mark} {use.name:7} {said}")
+        print(f"{sign(state)} {use.name:7} {said}")
 
 
 def _row(use: Use, url: str) -> dict[str, Any]:

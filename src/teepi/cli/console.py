@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -23,6 +24,26 @@ PLACES = (
 def complain(sentence: str) -> None:
     """Print one sentence on stderr."""
     print("teepi:", " ".join(sentence.split()), file=sys.stderr)
+
+
+def print_anywhere() -> None:
+    """Let nothing fail for a character that the terminal or a pipe cannot show."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def sign(state: str) -> str:
+    """Return the sign before a line: ``well``, ``note``, ``doubt`` or ``bad``; in ASCII where that is all there is."""
+    best, plain = _SIGNS[state]
+    try:
+        best.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return plain
+    return best
+
+
+_SIGNS = {"well": ("✓", "+"), "note": ("·", "-"), "doubt": ("!", "!"), "bad": ("✗", "x")}
 
 
 def print_json(value: object) -> None:

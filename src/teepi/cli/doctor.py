@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from teepi.cli.console import effective, print_json, settings_options
+from teepi.cli.console import effective, print_json, settings_options, sign
 from teepi.clients.address import parse_server_url, root_of, server_url
 from teepi.clients.known import Surroundings
 from teepi.errors import ConfigError
@@ -58,9 +58,12 @@ def _show(found: Sequence[Finding]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     width = max(len(one.what) for one in found)
     for one in found:
-        mark, style = _MARKS[one.state]
-        line = Text.assemble((mark, style), f" {one.what:{width}}  {one.said}.", (f" {one.remedy}".rstrip(), "bold"))
+        line = Text.assemble(
+            (sign(one.state), _STYLES[one.state]),
+            f" {one.what:{width}}  {one.said}.",
+            (f" {one.remedy}".rstrip(), "bold"),
+        )
         console.print(line)
 
 
-_MARKS = {"well": ("✓", "green"), "note": ("·", "dim"), "doubt": ("!", "yellow"), "bad": ("✗", "red")}
+_STYLES = {"well": "green", "note": "dim", "doubt": "yellow", "bad": "red"}

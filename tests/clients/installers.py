@@ -6,12 +6,14 @@ import asyncio
 import hashlib
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+import teepi
 from tests.support.teepi import scrubbed_environment
 from tests.support.wheels import Distribution, sdist, wheel
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 CLIENTS = Path(os.environ.get("TEST_CLIENTS") or Path(__file__).parents[2] / ".ci" / "clients").absolute()
 _RUN_SECONDS = 50
+CONFIGURED = {"PIP_CONFIG_FILE": "", "PIP_TRUSTED_HOST": "", "UV_NO_CONFIG": "0"}
+"""Lets a client read the files that :meth:`Client.configure` wrote."""
 _NOWHERE = "http://127.0.0.1:9"
 """The discard port, where nothing listens: a client that looks for any other host fails at once, and loudly."""
 
@@ -34,6 +38,7 @@ class Client:
         if not (self.bin / "python").exists():
             pytest.skip(f"{name} is not set up in {CLIENTS}: run .ci/setup-clients {CLIENTS}")
         self.home = home
+        self._name = name.partition("-")[0]
         self.python = self.bin / "python"
         self.target = home / "target"
         """Where packages are installed."""
@@ -85,6 +90,12 @@ class Client:
                 await process.wait()
         assert process.returncode is not None
         return process.returncode, output.decode(errors="replace")
+
+    async def configure(self, url: str) -> None:
+        """Run ``teepi configure`` for this client; start it with :data:`CONFIGURED` then."""
+        source = str(Path(teepi.__file__).parent.parent)
+        command = [sys.executable, "-m", "teepi", "configure", self._name, "--url", url]
+        await self.run(*command, PYTHONPATH=source, SHELL="/bin/sh", **CONFIGURED)
 
     async def versions(self, *packages: str, python: Path | None = None) -> list[str]:
         """Import ``packages`` (from :attr:`target`, or in the environment of ``python``); return their versions."""

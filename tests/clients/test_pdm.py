@@ -34,16 +34,19 @@ distribution = false
 async def test_pdm_locks_and_installs_through_teepi_and_again_offline(
     make_process: MakeProcess, offline: Offline, shop: Shop, tmp_path: Path, option: str
 ) -> None:
-    """Contract 39 and 41. ``PDM_PYPI_URL``: teepi's URLs stand in the lock file with ``static_urls`` alone."""
+    """Contract 39 and 41. By configure, or the variable: its URLs are in the lock with ``static_urls`` alone."""
     client = Client("pdm", tmp_path / "home")
     client.fresh()
     teepi = await make_process()
     (client.home / "pyproject.toml").write_text(PROJECT)
     settings = {
-        "PDM_PYPI_URL": f"{teepi.url}/root/pypi/+simple/",
         "PDM_CHECK_UPDATE": "0",
         "VIRTUALENV_NO_PERIODIC_UPDATE": "1",  # its own wheels for pip and setuptools do
     }
+    if option:
+        settings["PDM_PYPI_URL"] = f"{teepi.url}/root/pypi/+simple/"
+    else:
+        await client.configure(teepi.url)
 
     async def install() -> None:
         await client.run("pdm", "install", "--frozen-lockfile", **settings)

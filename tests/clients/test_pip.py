@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.clients.installers import Client, open_shop
+from tests.clients.installers import CONFIGURED, Client, open_shop
 from tests.support.faults import Reset, WrongBytes
 from tests.support.wheels import wheel
 
@@ -36,10 +36,12 @@ async def install(client: Client, teepi: TeepiProcess, path: str = "/root/pypi/+
 async def test_pip_installs_through_teepi_and_again_offline(
     make_process: MakeProcess, offline: Offline, shop: Shop, tmp_path: Path, name: str
 ) -> None:
-    """Contract 39. The newest versions, a dependency and an sdist, each file fetched once; then without upstream."""
+    """Contract 39. Set up by ``teepi configure``: each file of the newest versions once; then without upstream."""
     client = Client(name, tmp_path / "home")
     teepi = await make_process()
-    await install(client, teepi)
+    client.fresh()
+    await client.configure(teepi.url)
+    await client.run("pip", "install", "--target", client.target, "teetop", **CONFIGURED)
     assert await client.versions("teetop", "teebase", "teebuilt") == ["2.0", "1.5", "3.0"]
     shop.assert_fetched_once()
     requests = len(shop.upstream.requests)

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.client
 async def test_pipenv_locks_and_syncs_through_a_mirror_and_again_offline(
     make_process: MakeProcess, offline: Offline, shop: Shop, tmp_path: Path, path: str, *, with_source: bool
 ) -> None:
-    """Contract 4, 39 and 41. ``PIPENV_PYPI_MIRROR`` with a trailing slash (``/simple//name/`` is asked) and without.
+    """Contract 4, 39 and 41. A variable with a trailing slash (``/simple//name/`` is asked), without, or by configure.
 
     The lock file names the mirror where the Pipfile names no source, and never where it names the public index.
     """
@@ -47,12 +47,18 @@ async def test_pipenv_locks_and_syncs_through_a_mirror_and_again_offline(
     source = f'[[source]]\nname = "pypi"\nurl = "{public}"\nverify_ssl = true\n\n' if with_source else ""
     (client.home / "Pipfile").write_text(source + '[packages]\nteetop = "*"\n')
 
+    command = ["pipenv"]
+    if with_source:
+        await client.configure(teepi.url)
+        del settings["PIPENV_PYPI_MIRROR"]
+        command = ["sh", "-c", '. "$HOME/.profile"; exec "$0" "$@"', "pipenv"]
+
     async def sync() -> None:
-        await client.run("pipenv", "sync", **settings)
+        await client.run(*command, "sync", **settings)
         python = client.home / ".venv" / "bin" / "python"
         assert await client.versions("teetop", "teebase", "teebuilt", python=python) == ["2.0", "1.5", "3.0"]
 
-    await client.run("pipenv", "lock", **settings)
+    await client.run(*command, "lock", **settings)
     await sync()
     shop.assert_fetched_once()
     lock = json.loads((client.home / "Pipfile.lock").read_text())

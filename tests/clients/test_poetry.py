@@ -69,13 +69,14 @@ async def lock_and_install(
 async def test_poetry_locks_and_installs_from_a_primary_source_and_again_offline(
     make_process: MakeProcess, offline: Offline, shop: Shop, tmp_path: Path
 ) -> None:
-    """Contract 39 and 41. Each package in the lock file has the source's URL; a new lock replaces it and no version."""
+    """Contract 39 and 41. By ``teepi configure``: each locked package has its URL; a new lock replaces that alone."""
     client = Client("poetry", tmp_path / "home")
     client.fresh()
     teepi = await make_process()
     index = f"{teepi.url}/root/pypi/+simple"
     source = f'\n[[tool.poetry.source]]\nname = "teepi"\nurl = "{index}/"\npriority = "primary"\n'
-    (client.home / "pyproject.toml").write_text(PROJECT + source)
+    (client.home / "pyproject.toml").write_text(PROJECT)
+    await client.configure(teepi.url)
     packages = await lock_and_install(client, teepi, shop, offline)
     assert all(each["source"] == {"type": "legacy", "url": index, "reference": "teepi"} for each in packages)
     assert (client.home / "poetry.lock").read_text().count(teepi.url) == len(packages)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.clients.installers import Client
+from tests.clients.installers import CONFIGURED, Client
 from tests.support.wheels import wheel
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ dependencies = ["teetop"]
 async def test_uv_pip_installs_through_teepi_and_again_offline(
     make_process: MakeProcess, offline: Offline, shop: Shop, tmp_path: Path
 ) -> None:
-    """Contract 39. The newest versions, a dependency and an sdist, each file fetched once; then without upstream."""
+    """Contract 39. Set up by ``teepi configure``: each file of the newest versions once; then without upstream."""
     client = Client("uv", tmp_path / "home")
     teepi = await make_process()
 
     async def install() -> None:
         client.fresh()
-        index = f"{teepi.url}/root/pypi/+simple/"
-        await client.run("uv", "pip", "install", "--target", client.target, "teetop", UV_DEFAULT_INDEX=index)
+        await client.configure(teepi.url)
+        await client.run("uv", "pip", "install", "--target", client.target, "teetop", **CONFIGURED)
         assert await client.versions("teetop", "teebase", "teebuilt") == ["2.0", "1.5", "3.0"]
 
     await install()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import os
 import subprocess
 import sys
 from types import ModuleType
@@ -141,6 +143,24 @@ def test_help_names_every_setting_with_its_default(capsys: pytest.CaptureFixture
     for option in config.OPTIONS:
         assert option.flag in text
         assert option.default in text
+
+
+def test_main_prints_on_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A pipe that takes ASCII alone, a path that is no text: other signs, and never a traceback."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "ü\udcff"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for variable in [name for name in os.environ if name.startswith(("PIP_", "UV_", "PDM_", "POETRY_", "PIPENV_"))]:
+        monkeypatch.delenv(variable)
+    written = io.BytesIO()
+    with io.TextIOWrapper(written, encoding="ascii") as stdout, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", stdout)
+        assert cli.main(["configure", "uv"]) == 0
+        assert cli.main(["configure"]) == 0
+        stdout.flush()
+        lines = written.getvalue().splitlines()
+    assert b"??/uv/uv.toml" in lines[0]
+    assert [line[:1] for line in lines[1:]] == [b"-", b"+", b"-", b"-", b"-"]
 
 
 def test_python_m_teepi_version_imports_no_server() -> None:

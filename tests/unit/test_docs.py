@@ -47,7 +47,7 @@ def test_every_line_of_the_contract_is_carried_by_a_test(kind: str, expected: li
 def test_readme_tells_users_what_clients_do_of_themselves() -> None:
     """Contract 41. Trusted hosts, frozen lock files, slashes and containers: what no server can put right."""
     for words in (
-        "`PIP_TRUSTED_HOST`", "global.trusted-host", "not even for 127.0.0.1", "other than localhost or 127.x",
+        "`PIP_TRUSTED_HOST`", "teepi configure pip", "not even for 127.0.0.1", "other than localhost or 127.x",
         "`uv sync --frozen`", "UV_DEFAULT_INDEX=", "PIPENV_PYPI_MIRROR=", "without a trailing slash",
         "POETRY_PYPI_MIRROR_URL=", "PDM_PYPI_URL=", "--network host", "bound to 127.0.0.1 only",
     ):  # fmt: skip

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from teepi import __version__
-from teepi.cli.console import complain
+from teepi.cli.console import complain, print_anywhere
 from teepi.errors import TeepiError
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ COMMANDS: Final = {
     "serve": ("serve", "Serve a package index."),
     "config": ("settings", "Write, show and check the configuration."),
     "prefetch": ("prefetch", "Fetch into the cache what requirements or a lock file need."),
+    "configure": ("configure", "Set up pip, uv, poetry, pipenv or pdm to use teepi, or take that back."),
+    "doctor": ("doctor", "Find out what is wrong with teepi, its upstream, or the clients' settings."),
 }
 """By name: the module below this package whose ``command`` it is, and the line of the overview."""
 
@@ -62,6 +64,7 @@ def teepi() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in ``argv`` (default: the process's own arguments) and return its exit status."""
+    print_anywhere()
     try:
         status = teepi.main(args=None if argv is None else list(argv), prog_name="teepi", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:  # a bare 'teepi', or a group without its command

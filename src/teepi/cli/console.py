@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -23,6 +24,26 @@ PLACES = (
 def complain(sentence: str) -> None:
     """Print one sentence on stderr."""
     print("teepi:", " ".join(sentence.split()), file=sys.stderr)
+
+
+def print_anywhere() -> None:
+    """Let nothing fail for a character that the terminal or a pipe cannot show."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def sign(state: str) -> str:
+    """Return the sign before a line: ``well``, ``note``, ``doubt`` or ``bad``; in ASCII where that is all there is."""
+    best, plain = _SIGNS[state]
+    try:
+        best.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return plain
+    return best
+
+
+_SIGNS = {"well": ("✓", "+"), "note": ("·", "-"), "doubt": ("!", "!"), "bad": ("✗", "x")}
 
 
 def print_json(value: object) -> None:
@@ -53,13 +74,6 @@ def settings_options(*names: str) -> Callable[[Callable[..., Any]], Callable[...
 def effective(arguments: dict[str, Any]) -> config.Effective:
     """Return the settings for the flags in ``arguments``. Raises :class:`~teepi.errors.ConfigError`."""
     return config.trace(arguments, os.environ)
-
-
-def server_url(settings: config.Settings) -> str:
-    """Return where a teepi with these settings is reached from this machine."""
-    host, port = settings.listen[0]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _flag(option: config.Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

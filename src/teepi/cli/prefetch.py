@@ -18,7 +18,8 @@ from urllib.parse import urljoin, urlsplit
 
 import click
 
-from teepi.cli.console import effective, print_json, server_url, settings_options
+from teepi.cli.console import effective, print_json, settings_options
+from teepi.clients.address import parse_server_url, server_url
 from teepi.errors import BadInput, TeepiError
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def command(
     """
     if not names and not files:
         raise click.UsageError("Nothing to fetch: give names, or files with -r.")
-    base = f"{(url or server_url(effective(arguments).settings)).rstrip('/')}/{index}/"
+    server = parse_server_url(url) if url is not None else server_url(effective(arguments).settings.listen)
+    base = f"{server.rstrip('/')}/{index}/"
     wanted = _wanted(base, names, files, python, platforms)
     if dry_run:
         _say_what(wanted, is_json=is_json)

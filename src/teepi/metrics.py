@@ -40,6 +40,11 @@ class Metrics:
     """… of which the index gave no digest."""
     uncached: int = 0
     """Whole files served that could not be committed (disk full, read-only, failing)."""
+    evicted: int = 0
+    """Files that left the cache to make room, or because nobody used them for long."""
+    evicted_bytes: int = 0
+    set_aside: int = 0
+    """Cached files that were found damaged."""
     short_bodies: int = 0
     """Responses that ended short."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -327,6 +328,20 @@ class Pages:
         while self._kept_bytes > _KEPT_BYTES and len(self._pages) > 1:
             _, dropped = self._pages.popitem(last=False)
             self._kept_bytes -= dropped.kept_bytes
+
+    def forget(self, index: str, project: str) -> None:
+        """Let go of a page whose stored copy was deleted."""
+        page = self._pages.pop((index, project), None)
+        if page is not None:
+            self._kept_bytes -= page.kept_bytes
+
+    async def invalidate(self, project: str) -> None:
+        """Ask upstream at the next request for the page of ``project``, in whichever index; until then it stays."""
+        for index in self._upstreams:
+            self._absent.pop((index, project), None)
+            page = await self._known((index, project))
+            if page is not None:
+                page.confirmed_at = -math.inf
 
     async def variant(self, page: Page, form: PageFormat, base: str, coding: Coding = Coding.IDENTITY) -> Variant:
         """Return ``page`` in ``form`` and ``coding`` with links relative to ``base`` (from the page to the index)."""

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final
 import aiohttp.http_parser
 import uvloop
 
-from teepi import __version__, maintenance
+from teepi import __version__, maintenance, operator_channel
 from teepi.catalog import Catalog
 from teepi.download import Registry
 from teepi.errors import StoreError
+from teepi.eviction import Keeper
 from teepi.files import Files
 from teepi.indexes import DEFAULT_INDEX, Indexes
 from teepi.legacy import Legacy
@@ -27,14 +28,19 @@ from teepi.limits import Limits
 from teepi.lists import ProjectLists
 from teepi.metadata import CoreMetadata
 from teepi.metrics import Metrics
+from teepi.operations import Live, Operations
 from teepi.pages import Pages
+from teepi.sizes import said
+from teepi.space import Space
 from teepi.store import ListStore, PageStore, Store
 from teepi.tasks import TaskScope
 from teepi.upstream import Upstream, shown
+from teepi.verification import scrub_forever
 from teepi.web import connection
 from teepi.web.app import App
 from teepi.web.files import FileHandlers
 from teepi.web.legacy import LegacyHandlers
+from teepi.web.operator import OperatorHandlers
 from teepi.web.ops import OpsHandlers
 from teepi.web.send import Senders
 from teepi.web.simple import PageHandlers
@@ -64,8 +70,11 @@ class Server:
         self.addresses: list[tuple[str, int]] = []
         """Host and port of each listening socket, once started."""
         self.registry = Registry()
+        self.space = Space()
+        """What the cache holds and may hold, once started."""
         self._undo = contextlib.AsyncExitStack()
         self._http: connection.Server | None = None
+        self._operators: connection.Server | None = None
         self._listeners: list[asyncio.Server] = []
 
     async def start(self) -> None:
@@ -103,7 +112,18 @@ class Server:
         )
         undo.callback(lists.close)
         undo.push_async_callback(scope.aclose)
-        page_store = PageStore(store.pages_path, store.committing)
+        page_store = PageStore(store.pages_path, store.committing, store.space.grown)
+        legacy_store = PageStore(store.legacy_path, store.committing, store.space.grown)
+        keeper = Keeper(
+            store,
+            catalog,
+            (page_store, legacy_store),
+            scope,
+            self.metrics,
+            max_age_days=None if settings.offline else settings.max_age_unused_days,
+        )
+        await keeper.begin(settings.max_size_bytes, settings.min_free_bytes)
+        self.space = store.space
         pages = Pages(
             upstreams,
             page_store,
@@ -122,7 +142,7 @@ class Server:
         )
         legacy = Legacy(
             upstreams,
-            PageStore(store.legacy_path, store.committing),
+            legacy_store,
             scope,
             limits,
             ttl_seconds=settings.page_ttl_seconds,
@@ -142,13 +162,21 @@ class Server:
         undo.callback(senders.close)
 
         def problems() -> list[str]:
-            return [sentence for sentence in (store.problem, catalog.problem) if sentence]
+            return [sentence for sentence in (store.problem, catalog.problem, keeper.problem) if sentence]
 
+        operator = OperatorHandlers(
+            Operations(store, catalog, keeper, (page_store, legacy_store), Live(indexes, files, pages, self.metrics)),
+            pages,
+            lists,
+            await asyncio.to_thread(operator_channel.make_token, settings.data_dir),
+        )
         app = App(
             PageHandlers(indexes, pages, lists, limits),
             FileHandlers(indexes, files, senders, self.metrics),
             LegacyHandlers(indexes, pages, legacy),
             OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems),
+            operator,
+            proxpi_invalidation=settings.proxpi_invalidation,
         )
         self._http = connection.Server(
             app.handle,
@@ -158,7 +186,11 @@ class Server:
             access_log=None,
         )
         await self._listen()
-        scope.start(maintenance.recover(store, page_store, catalog, limits), name="recovery")
+        await self._listen_to_operators(operator)
+        scope.start(maintenance.recover(store, page_store, catalog, limits, keeper), name="recovery")
+        scope.start(keeper.run_forever(), name="keeping the cache below its limits")
+        if settings.scrub:
+            scope.start(scrub_forever(store, catalog), name="hashing cached files again")
         scope.start(maintenance.flush_forever(catalog), name="flushing access times")
 
     async def _listen(self) -> None:
@@ -184,10 +216,24 @@ class Server:
             self._listeners.append(listener)
             self.addresses += [sock.getsockname()[:2] for sock in listener.sockets]
 
+    async def _listen_to_operators(self, operator: OperatorHandlers) -> None:
+        """Answer on the unix socket; without one operators need the token."""
+        cache_dir = self.settings.cache_dir
+        try:
+            sock = await asyncio.to_thread(operator_channel.bind, cache_dir)
+        except OSError as error:
+            log.warning("Operators cannot use a socket in %s: %s.", cache_dir, error.strerror)
+            return
+        self._operators = connection.Server(operator.over_socket, access_log=None)
+        self._listeners.append(await asyncio.get_running_loop().create_unix_server(self._operators, sock=sock))
+        self._undo.callback(operator_channel.unbind, cache_dir)
+
     async def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Take no more connections, let running answers end for ``drain_seconds``, keep partials, close."""
         for listener in self._listeners:
             listener.close()
+        if self._operators is not None:
+            await self._operators.shutdown(_CLOSE_SECONDS)
         if self._http is not None:
             self._http.pre_shutdown()
             deadline = time.monotonic() + drain_seconds
@@ -260,6 +306,7 @@ def _say_hello(server: Server) -> None:
     base = bases[0]
     lines += [
         f"cache in {settings.cache_dir}, data in {settings.data_dir}",
+        f"cache size {said(server.space.used)} of {said(server.space.limit)}, {said(settings.min_free_bytes)} stay free",
         "",
         f"  pip     pip install --index-url {base}/{DEFAULT_INDEX}/+simple/ PROJECT",
         f"  uv      UV_DEFAULT_INDEX={base}/{DEFAULT_INDEX}/+simple/ uv pip install PROJECT",

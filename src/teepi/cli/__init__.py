@@ -27,6 +27,7 @@ INTERRUPTED: Final = 130
 COMMANDS: Final = {
     "serve": ("serve", "Serve a package index."),
     "config": ("settings", "Write, show and check the configuration."),
+    "cache": ("cache", "Look at the cache, purge, prune, pin and verify it."),
 }
 """By name: the module below this package whose ``command`` it is, and the line of the overview."""
 

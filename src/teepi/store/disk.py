@@ -51,6 +51,12 @@ def write_all(fd: int, data: bytes, offset: int) -> None:
         offset += written
 
 
+def free_bytes(path: Path) -> int:
+    """Return what an ordinary user may still write on the disk of ``path``. Raises OSError."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write ``data`` under ``path`` by way of a temporary name. Raises OSError, leaving the old file.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from teepi.web.files import FileHandlers
     from teepi.web.legacy import LegacyHandlers
+    from teepi.web.operator import OperatorHandlers
     from teepi.web.ops import OpsHandlers
     from teepi.web.simple import PageHandlers
 
@@ -38,8 +39,25 @@ _METHODS: Final = frozenset({"GET", "HEAD"})
 class App:
     """Finds the handler of a request and answers its errors."""
 
-    def __init__(self, pages: PageHandlers, files: FileHandlers, legacy: LegacyHandlers, ops: OpsHandlers) -> None:
-        """Build the table."""
+    def __init__(
+        self,
+        pages: PageHandlers,
+        files: FileHandlers,
+        legacy: LegacyHandlers,
+        ops: OpsHandlers,
+        operator: OperatorHandlers,
+        *,
+        proxpi_invalidation: bool = False,
+    ) -> None:
+        """Build the tables."""
+        self._writes: list[tuple[str, re.Pattern[str], Handler]] = [
+            ("POST", re.compile(r"/\+operator/(?P<call>[a-z]+)"), lambda r, m: operator.over_tcp(r, m["call"])),
+        ]
+        if proxpi_invalidation:
+            self._writes += [
+                ("DELETE", re.compile(r"/cache/list"), lambda r, _: operator.invalidate_list(r)),
+                ("DELETE", re.compile(r"/cache/(?P<name>[^/]+)"), lambda r, m: operator.invalidate(r, m["name"])),
+            ]
         self._routes: list[tuple[re.Pattern[str], Handler]] = [
             (re.compile(pattern), handler)
             for pattern, handler in (
@@ -103,6 +121,9 @@ class App:
 
     async def _dispatch(self, request: BaseRequest) -> StreamResponse:
         path, _ = decode_target(request.raw_path)
+        for method, pattern, handler in self._writes:
+            if request.method == method and (match := pattern.fullmatch(path)) is not None:
+                return await handler(request, match.groupdict())
         for pattern, handler in self._routes:
             match = pattern.fullmatch(path)
             if match is not None:

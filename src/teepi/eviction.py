@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from teepi.sizes import said
-from teepi.space import Candidate, NoRoom, choose
+from teepi.space import UNLIMITED, Candidate, NoRoom, choose
 from teepi.store.disk import replace_file
 
 if TYPE_CHECKING:
@@ -290,9 +291,10 @@ class Keeper:
 
     async def run_forever(self) -> None:
         """Watch the disk, measure what is not reserved, and let go what is too old."""
-        looked = -_LOOK_SECONDS
+        await self._named.wait()
+        looked = -math.inf
         while True:
-            if time.monotonic() - looked >= _LOOK_SECONDS or looked < 0:
+            if time.monotonic() - looked >= _LOOK_SECONDS:
                 looked = time.monotonic()
                 await self.look()
             if self._space.room(await self._free()) < 0:
@@ -326,7 +328,7 @@ class Keeper:
         """Evict what was not used for so many days: files, and pages that were not confirmed upstream."""
         before = self.now() - days * DAY_SECONDS
         async with self._alone:
-            evicted = await self._evict(self._space.limit, partly=True, before=before)
+            evicted = await self._evict(UNLIMITED, partly=True, before=before)
         for pages in self._pages:
             await asyncio.to_thread(pages.remove_unused, before, self._store.pins.projects)
         return evicted

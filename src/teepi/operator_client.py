@@ -97,7 +97,13 @@ async def _direct(stack: AsyncExitStack, settings: Settings) -> Call:
         raise StoreError(f"There is no cache in {settings.cache_dir} yet; name another with --cache-dir.")
     store = await asyncio.to_thread(Store, settings.cache_dir)
     stack.callback(store.close)
-    await asyncio.to_thread(store.lock, _LOCK_WAIT_SECONDS)
+    try:
+        await asyncio.to_thread(store.lock, _LOCK_WAIT_SECONDS)
+    except StoreError:
+        raise StoreError(
+            f"A teepi uses {settings.cache_dir}, but its socket there does not answer; run this as its user, "
+            "or name its address with --url."
+        ) from None
     catalog = await asyncio.to_thread(Catalog.open, store.catalog_path)
     stack.push_async_callback(catalog.close)
     scope = TaskScope()

@@ -72,6 +72,8 @@ class Server:
         self.registry = Registry()
         self.space = Space()
         """What the cache holds and may hold, once started."""
+        self.store: Store | None = None
+        self.catalog: Catalog | None = None
         self._undo = contextlib.AsyncExitStack()
         self._http: connection.Server | None = None
         self._operators: connection.Server | None = None
@@ -123,7 +125,7 @@ class Server:
             max_age_days=None if settings.offline else settings.max_age_unused_days,
         )
         await keeper.begin(settings.max_size_bytes, settings.min_free_bytes)
-        self.space = store.space
+        self.store, self.catalog, self.space = store, catalog, store.space
         pages = Pages(
             upstreams,
             page_store,
@@ -306,7 +308,7 @@ def _say_hello(server: Server) -> None:
     base = bases[0]
     lines += [
         f"cache in {settings.cache_dir}, data in {settings.data_dir}",
-        f"cache size {said(server.space.used)} of {said(server.space.limit)}, {said(settings.min_free_bytes)} stay free",
+        _size_line(server),
         "",
         f"  pip     pip install --index-url {base}/{DEFAULT_INDEX}/+simple/ PROJECT",
         f"  uv      UV_DEFAULT_INDEX={base}/{DEFAULT_INDEX}/+simple/ uv pip install PROJECT",
@@ -314,6 +316,11 @@ def _say_hello(server: Server) -> None:
         f"  poetry  poetry source add --priority=primary teepi {base}/{DEFAULT_INDEX}/+simple/",
     ]
     print("\n".join(lines), flush=True)  # noqa: T201 - what `teepi serve` says
+
+
+def _size_line(server: Server) -> str:
+    free = said(server.settings.min_free_bytes)
+    return f"it has {said(server.space.used)} and may have {said(server.space.limit)}; {free} of its disk stay free"
 
 
 def _raise_descriptor_limit() -> None:

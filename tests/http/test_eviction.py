@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import logging
+import os
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
+from teepi.store.partial import Partial
 from teepi.store.pins import Pins
 from tests.http.scene import CALM, until
 from tests.support.clients import RawClient, fetch
@@ -263,3 +268,47 @@ async def test_disk_without_its_floor_caches_nothing_and_says_so(upstream: Upstr
     assert not many.stored
     status = json.loads((await fetch(many.teepi.address, "/+status")).body)
     assert "--min-free" in status["problems"][0]
+
+
+async def test_full_disk_evicts_and_goes_on_in_the_file(
+    upstream: Upstream, make_teepi: MakeTeepi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other programs may fill the disk below what was reserved: what was not used for longest goes."""
+    many = Many(upstream, count=2)
+    await many.start(make_teepi, 1 << 40)
+    first, second = many.names
+    await many.kept(first)
+    append = Partial.append
+
+    def full(self: Partial, data: bytes) -> None:
+        if first in many.stored:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, data)
+
+    monkeypatch.setattr(Partial, "append", full)
+    await many.kept(second)
+    assert many.stored == {second}
+    assert many.teepi.server.metrics.uncached == 0
+
+
+async def test_unused_for_longer_than_max_age_goes_and_what_is_pinned_or_recent_stays(
+    upstream: Upstream, make_teepi: MakeTeepi
+) -> None:
+    """Files by their last use, pages by their last confirmation; the catalogue keeps the times over a restart."""
+    many = Many(upstream, count=3)
+    old, pinned, recent = many.names
+    await many.start(make_teepi, 1 << 40)
+    for name in many.names:
+        await many.kept(name)
+    await many.teepi.stop()
+    cache = many.teepi.settings.cache_dir
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in many.contents.items()}
+    Pins(cache / "v1/pins.json").set(frozenset(), {digests[pinned]: pinned})
+    with closing(sqlite3.connect(cache / "catalog.sqlite3")) as database, database:
+        database.execute("UPDATE files SET used_at = 1.0 WHERE sha256 != ?", (digests[recent],))
+    [page] = cache.glob("v1/pages/*/*/demo.page")
+    os.utime(page, (1, 1))
+    many.teepi = await make_teepi(CALM, max_age_unused_days=30.0)
+    await until(lambda: not page.exists())
+    assert many.stored == {pinned, recent}
+    assert many.teepi.server.metrics.evicted == 1

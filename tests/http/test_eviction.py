@@ -296,7 +296,7 @@ async def test_unused_for_longer_than_max_age_goes_and_what_is_pinned_or_recent_
 ) -> None:
     """Files by their last use, pages by their last confirmation; the catalogue keeps the times over a restart."""
     many = Many(upstream, count=3)
-    old, pinned, recent = many.names
+    _, pinned, recent = many.names
     await many.start(make_teepi, 1 << 40)
     for name in many.names:
         await many.kept(name)

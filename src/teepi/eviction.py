@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from teepi.sizes import said
 from teepi.space import UNLIMITED, Candidate, NoRoom, choose
+from teepi.store import LOG_BYTES
 from teepi.store.disk import replace_file
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 DAY_SECONDS: Final = 86400.0
 _TICK_SECONDS: Final = 30.0  # of looking whether other programs have filled the disk
 _LOOK_SECONDS: Final = 600.0  # of measuring pages, of ages, of saying a problem
+_WARN_SECONDS: Final = 3600.0  # a cache that is too small would say so with each download
 _BATCH: Final = 500  # rows in one look at the catalogue
 _STEP: Final = 32  # deletions in one go of a thread; one of a large file takes some ten milliseconds
 _READY_SECONDS: Final = 2.0  # a download waits so long for a lost catalogue to be rebuilt, then goes on in memory
@@ -107,6 +109,7 @@ class Keeper:
         self._named = asyncio.Event()
         self._alone = asyncio.Lock()
         self._lowering: asyncio.Task[None] | None = None
+        self._warned_at = -math.inf
         self._began = time.time() - time.monotonic()  # a clock that jumps makes nothing old
 
     async def begin(self, max_size: int | None, min_free: int) -> None:
@@ -114,7 +117,7 @@ class Keeper:
         store, space = self._store, self._space
         await asyncio.to_thread(store.count_partials)
         space.found(self._catalog.totals[1])
-        space.measured(int(await self._catalog.noted(_OTHER) or 0))
+        space.measured(int(await self._catalog.noted(_OTHER) or LOG_BYTES))
         space.limit = await asyncio.to_thread(limit_of, store, max_size)
         space.min_free = min_free
         space.is_counted = not self._catalog.needs_rebuild
@@ -276,7 +279,9 @@ class Keeper:
         if not evicted.files or evicted.newest_at is None:
             return
         log.info("%d files (%s) were evicted from the cache.", evicted.files, said(evicted.size))
-        if evicted.newest_at > self.now() - DAY_SECONDS:
+        now = time.monotonic()
+        if evicted.newest_at > self.now() - DAY_SECONDS and now - self._warned_at > _WARN_SECONDS:
+            self._warned_at = now
             log.warning(
                 "Files that were used within a day are evicted: the cache is too small for what is asked of it. "
                 "Give it more than %s with --max-size, or more disk.",

@@ -320,7 +320,9 @@ def _say_hello(server: Server) -> None:
 
 def _size_line(server: Server) -> str:
     free = said(server.settings.min_free_bytes)
-    return f"it has {said(server.space.used)} and may have {said(server.space.limit)}; {free} of its disk stay free"
+    return (
+        f"the cache holds {said(server.space.used)} of at most {said(server.space.limit)}; {free} of its disk stay free"
+    )
 
 
 def _raise_descriptor_limit() -> None:

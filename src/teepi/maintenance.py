@@ -41,6 +41,8 @@ async def recover(store: Store, pages: PageStore, catalog: Catalog, limits: Limi
     keeper.counted()
     if is_lost:
         await rebuild(store, pages, catalog, total)
+    elif total:
+        await name(store, pages, catalog)
     keeper.named()
 
 
@@ -73,6 +75,19 @@ async def rebuild(store: Store, pages: PageStore, catalog: Catalog, total: int) 
     await catalog.mark_rebuilt()
     if count or total:
         log.info("The catalogue was rebuilt from %d pages and %d files.", count, total)
+
+
+async def name(store: Store, pages: PageStore, catalog: Catalog) -> None:
+    """Find out from the stored pages what files without a name are called."""
+    unnamed = {each.sha256 for each in await catalog.files() if not each.filename}
+    stored_pages = pages.walk()
+    while unnamed and (page := await asyncio.to_thread(next, stored_pages, None)) is not None:
+        records = await asyncio.to_thread(_records, page)
+        names = await asyncio.to_thread(_names, store, records)
+        found = {sha256: called for sha256, called in names if sha256 in unnamed}
+        if found:
+            await catalog.name_files(found.items())
+        unnamed -= found.keys()
 
 
 def _names(store: Store, records: tuple[FileRecord, ...]) -> list[tuple[str, tuple[str, str, str]]]:

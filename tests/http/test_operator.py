@@ -404,6 +404,9 @@ async def test_file_whose_row_was_lost_is_counted_after_a_restart(upstream: Upst
     await until(lambda: server.space.files == len(CONTENT))
     assert server.catalog is not None
     assert server.catalog.totals == (1, len(CONTENT))
+    while not (found := await server.catalog.files())[0].filename:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert [(each.project, each.filename) for each in found] == [("demo", NAME)]
 
 
 async def test_shelves_that_have_not_changed_are_not_looked_at(

@@ -78,17 +78,20 @@ async def verify(store: Store, *, bytes_per_second: float | None = None) -> Asyn
     names = store.shelves.names()
 
     def check(sha256: str) -> Checked:
-        problem, size = store.shelves.check(sha256, pace.pause)
+        try:
+            problem, size = store.shelves.check(sha256, pace.pause)
+        except Stopped:  # nobody waits for this any more
+            return Checked(sha256, None, 0)
         return Checked(sha256, problem, size)
 
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="verifying") as pool:
-        try:
-            while batch := await asyncio.to_thread(lambda: list(islice(names, _BATCH))):
-                for done in asyncio.as_completed([loop.run_in_executor(pool, check, sha256) for sha256 in batch]):
-                    yield await done
-        finally:
-            pace.stop()
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="verifying")
+    try:
+        while batch := await asyncio.to_thread(lambda: list(islice(names, _BATCH))):
+            for done in asyncio.as_completed([loop.run_in_executor(pool, check, sha256) for sha256 in batch]):
+                yield await done
+    finally:
+        pace.stop()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 async def scrub_forever(store: Store, catalog: Catalog) -> None:

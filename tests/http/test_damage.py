@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -165,3 +167,20 @@ async def test_scrub_goes_on_at_its_mark_after_a_restart(upstream: Upstream, mak
     assert scene.teepi.server.catalog is not None
     assert await scrub_next(scene.teepi.server.store, scene.teepi.server.catalog) > 0
     assert await scrub_next(scene.teepi.server.store, scene.teepi.server.catalog) == 0.0
+
+
+async def test_verification_that_is_left_stops_reading(upstream: Upstream, make_teepi: MakeTeepi) -> None:
+    """A client of ``verify`` that goes away leaves no thread behind that reads the whole cache at a slow pace."""
+    contents = {f"slow-{n}.0.tar.gz": noise(100_000, seed=n) for n in range(3)}
+    scene = await stage(upstream, make_teepi, CONTENT)
+    project = upstream.project("slow", contents)
+    assert (await fetch(scene.teepi.address, "/simple/slow/")).status == 200
+    for name in contents:
+        target = scene.target.removesuffix(scene.path) + project.path(name)
+        assert (await fetch(scene.teepi.address, target)).status == 200
+    await scene.settled()
+    store = scene.teepi.server.store
+    assert store is not None
+    async with aclosing(verify(store, bytes_per_second=200_000)) as checks:
+        await anext(checks)
+    await until(lambda: not any(thread.name.startswith("verifying") for thread in threading.enumerate()))

@@ -44,7 +44,7 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
 _dry_run = click.option("--dry-run", "dry_run", is_flag=True, help="Only say what would be deleted.")
 
 
-@command.command("info", epilog=_EPILOG)
+@command.command("info", epilog=_EPILOG, short_help="Print the size, the limit and what takes most.")
 @_options
 def info(*, is_json: bool, url: str | None, **arguments: Any) -> None:  # noqa: ANN401 - one for each setting
     """Print how large the cache is, how large it may be, and what takes most of it."""
@@ -120,9 +120,15 @@ def _age(_context: click.Context, _parameter: click.Parameter, value: str | None
     return float(found[1]) * _UNITS[found[2] or "d"]
 
 
-@command.command("purge", epilog=_EPILOG)
+@command.command("purge", epilog=_EPILOG, short_help="Delete projects or files.")
 @click.argument("names", metavar="[PROJECT|FILE|SHA256]...", nargs=-1)
-@click.option("--older-than", "older_than_days", metavar="AGE", callback=_age, help="Only what nobody used for 30d.")
+@click.option(
+    "--older-than",
+    "older_than_days",
+    metavar="AGE",
+    callback=_age,
+    help="Only what nobody used for so long (12h, 30d, 4w, 6m, 1y).",
+)
 @click.option("--index", metavar="USER/NAME", help="Only what came through this index.")
 @click.option("--all", "everything", is_flag=True, help="Everything that is not pinned.")
 @_dry_run
@@ -143,7 +149,7 @@ def purge(*, is_json: bool, url: str | None, **arguments: Any) -> None:  # noqa:
         print(f"{found['pages']} pages {'would be' if wanted['dry_run'] else 'were'} deleted.")
 
 
-@command.command("prune", epilog=_EPILOG)
+@command.command("prune", epilog=_EPILOG, short_help="Go down to the limits now, and delete leftovers.")
 @_dry_run
 @_options
 def prune(*, dry_run: bool, is_json: bool, url: str | None, **arguments: Any) -> None:  # noqa: ANN401
@@ -178,7 +184,7 @@ def verify(*, rate: str | None, is_json: bool, url: str | None, **arguments: Any
     return DAMAGED if found["damaged"] else 0
 
 
-@command.command("pin", epilog=_EPILOG)
+@command.command("pin", epilog=_EPILOG, short_help="Keep projects or files from eviction.")
 @click.argument("names", metavar="PROJECT|FILE|SHA256...", nargs=-1, required=True)
 @_options
 def pin(*, names: tuple[str, ...], is_json: bool, url: str | None, **arguments: Any) -> None:  # noqa: ANN401

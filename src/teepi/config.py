@@ -42,6 +42,16 @@ class Settings:
     """Absolute; may be emptied at any time."""
     data_dir: Path
     """Absolute; precious."""
+    max_size_bytes: int | None
+    """Bytes that the cache may hold; None is half of what is free at the first start."""
+    min_free_bytes: int
+    """Bytes of the cache's disk that stay free."""
+    max_age_unused_days: float | None
+    """Days; what was not used for so long is evicted."""
+    scrub: bool
+    """Hash cached files again in the background."""
+    proxpi_invalidation: bool
+    """Answer proxpi's ``DELETE /cache/…``."""
     page_ttl_seconds: float
     """So long a page is served without asking upstream; 0 asks every time."""
     patience_seconds: float
@@ -101,6 +111,11 @@ def trace(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Effective
         indexes=MappingProxyType(indexes),
         cache_dir=values.get("cache_dir") or _xdg(environ, "XDG_CACHE_HOME", ".cache", "cache_dir"),
         data_dir=values.get("data_dir") or _xdg(environ, "XDG_DATA_HOME", ".local/share", "data_dir"),
+        max_size_bytes=values.get("max_size"),
+        min_free_bytes=values.get("min_free", 5 << 30),
+        max_age_unused_days=values.get("max_age_unused"),
+        scrub=values.get("scrub", True),
+        proxpi_invalidation=values.get("proxpi_invalidation", False),
         page_ttl_seconds=values.get("page_ttl", 600.0),
         patience_seconds=values.get("patience", Limits().page_patience_seconds),
         offline=values.get("offline", False),

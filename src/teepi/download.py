@@ -237,6 +237,11 @@ class Download:
         while not self._released and not self.ended:
             await self._change()
 
+    async def wait_ended(self) -> None:
+        """Return when the file is committed or the download has failed."""
+        while not self.ended:
+            await self._change()
+
     async def wait_beyond(self, offset: int) -> None:
         """See :class:`~teepi.readable.Readable`."""
         while self.limit <= offset and not self._released and not self.ended:

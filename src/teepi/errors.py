@@ -36,6 +36,12 @@ class BadRequest(TeepiError):
     status = 400
 
 
+class Forbidden(TeepiError):
+    """The request is for operators, and shows nothing that proves one."""
+
+    status = 403
+
+
 class NotFound(TeepiError):
     """Upstream said 404, no page links to this, or the URL is none of ours."""
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _COUNTERS: Final = (
     ("resumes", "resumes", "Transfers taken up again in mid-file."),
     ("verification_failures", "mismatches", "Transfers whose bytes were not what the index promised."),
+    ("damaged_files", "set_aside", "Cached files that were found damaged and set aside."),
     ("interrupted_downloads", "interrupted", "Transfers that broke and could not be resumed."),
     ("committed_files", "committed", "Files committed to the cache."),
     ("unverified_files", "unverified", "Files committed for which the index gave no digest."),
@@ -30,8 +31,8 @@ _COUNTERS: Final = (
     ("short_responses", "short_bodies", "Responses to clients that ended before the last byte."),
 )
 _EVICTION_COUNTERS: Final = (
-    ("evictions", "evictions", "Files evicted to make room."),
-    ("evicted_bytes", "evicted_bytes", "Bytes of files evicted to make room."),
+    ("evictions", "evicted", "Files evicted to make room, or because nobody used them for long."),
+    ("evicted_bytes", "evicted_bytes", "Bytes of evicted files."),
 )
 
 

@@ -204,7 +204,8 @@ class Files:
             if record.size not in (None, download.arrived):
                 self._odd_sizes.add(key)
             self._scope.start(
-                self._catalog.add_files([(transfer.sha256, download.arrived)]), name=f"catalogue {record.filename}"
+                self._catalog.add_files([(transfer.sha256, download.arrived)], of=record),
+                name=f"catalogue {record.filename}",
             )
             if download.head is not None and download.head.immutable and not record.immutable:
                 self._scope.start(
@@ -299,6 +300,18 @@ class Files:
                 raise Unavailable(msg) from None
         if body.failure is not None and not body.released:  # nothing has been said to this client yet
             raise body.failure.with_traceback(None)
+
+    async def bring(self, record: FileRecord) -> str:
+        """Bring a file into the cache without a reader; return ``cached`` or ``fetched``. Raises why it could not."""
+        opened = self.open(record)
+        body = opened.body
+        opened.close()
+        if not isinstance(body, Download):
+            return "cached"
+        await body.wait_ended()
+        if body.state is not State.COMPLETE:
+            raise body.failure or Unavailable(f"{record.filename} was fetched but not kept; see teepi's log.")
+        return "fetched"
 
     # -- ranges --------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ large, hence read, rendered, compressed and inflated in pieces, each in a thread
 from __future__ import annotations
 
 import logging
+import math
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -76,6 +77,14 @@ class ProjectLists:
             await self._loading.join(index, lambda: self._load(index), self._limits.cold_answer_seconds)
         freshness = await self._freshen(index)
         return ListBody(self._lists[index], form, gzip=gzip), freshness
+
+    async def invalidate(self) -> None:
+        """Ask upstream at the next request for a list, of whichever index; until then it stays."""
+        for index in self._upstreams:
+            if index not in self._lists:
+                await self._loading.join(index, partial(self._load, index), self._limits.cold_answer_seconds)
+            self._confirmed[index] = -math.inf
+            self._failed.pop(index, None)
 
     async def _freshen(self, index: str) -> Freshness:
         """Ask upstream when it is time; return with a list there, or raise."""

@@ -51,5 +51,5 @@ class Live:
 
 def _field(settings: Settings, option: str) -> str:
     """Return the field that has the option's value; a unit may stand behind its name."""
-    names = {field.name for field in fields(settings)}
-    return next(name for name in (option, f"{option}_seconds", f"{option}_bytes") if name in names)
+    names = [field.name for field in fields(settings)]
+    return next(name for name in names if name == option or name.startswith(f"{option}_"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -14,9 +15,12 @@ from teepi.errors import TeepiError
 from teepi.simple_api import parse_page
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from teepi.catalog import Catalog
+    from teepi.eviction import Keeper
     from teepi.limits import Limits
-    from teepi.model import FileRecord
+    from teepi.simple_api import ProjectPage
     from teepi.store import PageStore, Store, StoredPage
 
 log = logging.getLogger(__name__)
@@ -25,46 +29,94 @@ _BATCH: Final = 1000  # files in one transaction: a request that looks something
 FLUSH_SECONDS: Final = 30.0  # of access times; losing half a minute of them costs nothing
 
 
-async def recover(store: Store, pages: PageStore, catalog: Catalog, limits: Limits) -> None:
+KEPT_UNTIL: Final = "kept_until"
+_MARK_SLACK_SECONDS: Final = 90.0  # a file may be committed before a mark and its row be written after it
+
+
+async def recover(store: Store, pages: PageStore, catalog: Catalog, limits: Limits, keeper: Keeper) -> None:
     """Tidy up what a crash left, and rebuild the catalogue when it needs it."""
+    began = time.time()
     removed = await asyncio.to_thread(store.remove_old_partials, limits.partial_max_age_days)
     if removed:
         log.info("%d partial files that no one touched for a week were deleted.", removed)
-    if catalog.needs_rebuild:
-        await rebuild(store, pages, catalog)
+    is_lost = catalog.needs_rebuild
+    total = await reconcile(store, catalog, began)
+    keeper.counted()
+    if is_lost:
+        await rebuild(store, pages, catalog, total)
+    elif total:
+        await name(store, pages, catalog)
+    keeper.named()
 
 
-async def rebuild(store: Store, pages: PageStore, catalog: Catalog) -> None:
-    """Fill the catalogue from the stored pages and files; requests are answered meanwhile."""
+async def reconcile(store: Store, catalog: Catalog, before: float) -> int:
+    """Add to the catalogue what was committed (before ``before``) and lost its row to a kill or a power cut.
+
+    Only shelves that changed since the catalogue's last mark are looked at. Returns how many files were added.
+    """
+    mark = None if catalog.needs_rebuild else await catalog.noted(KEPT_UNTIL)
+    newer_than = None
+    if mark is not None and float(mark) <= before:  # one from the future says nothing
+        newer_than = float(mark) - _MARK_SLACK_SECONDS
+    files: Iterator[tuple[str, int]] = store.shelves.files(newer_than=newer_than, before=before)
+    number = catalog.totals[0]
+    while batch := await asyncio.to_thread(lambda: list(islice(files, _BATCH))):
+        store.space.found(await catalog.add_files(batch))
+    await catalog.note(KEPT_UNTIL, str(before))
+    return catalog.totals[0] - number
+
+
+async def rebuild(store: Store, pages: PageStore, catalog: Catalog, total: int) -> None:
+    """Fill the catalogue from the stored pages and name its ``total`` files; requests are answered meanwhile."""
     stored_pages = pages.walk()
     count = 0
     while (page := await asyncio.to_thread(next, stored_pages, None)) is not None:
-        records = await asyncio.to_thread(_records, page)
-        await catalog.remember(records)
+        parsed = await asyncio.to_thread(_parsed, page)
+        if parsed is not None:
+            await catalog.remember([parsed.record(at) for at in parsed.odd])
+        await catalog.name_files(await asyncio.to_thread(_names, store, parsed))
         count += 1
-    files = store.cached_files()
-    total = 0
-    while batch := await asyncio.to_thread(lambda: list(islice(files, _BATCH))):
-        await catalog.add_files(batch)
-        total += len(batch)
     await catalog.mark_rebuilt()
     if count or total:
         log.info("The catalogue was rebuilt from %d pages and %d files.", count, total)
 
 
-def _records(page: StoredPage) -> list[FileRecord]:
+async def name(store: Store, pages: PageStore, catalog: Catalog) -> None:
+    """Find out from the stored pages what files without a name are called."""
+    unnamed = {each.sha256 for each in await catalog.files() if not each.filename}
+    stored_pages = pages.walk()
+    while unnamed and (page := await asyncio.to_thread(next, stored_pages, None)) is not None:
+        parsed = await asyncio.to_thread(_parsed, page)
+        names = await asyncio.to_thread(_names, store, parsed)
+        found = {sha256: called for sha256, called in names if sha256 in unnamed}
+        if found:
+            await catalog.name_files(found.items())
+        unnamed -= found.keys()
+
+
+def _names(store: Store, page: ProjectPage | None) -> list[tuple[str, tuple[str, str, str]]]:
+    records = () if page is None else map(page.record, range(len(page.links)))
+    found = ((store.sha256_of(record.key), record) for record in records)
+    return [(sha256, (each.index, each.project, each.filename)) for sha256, each in found if sha256 is not None]
+
+
+def _parsed(page: StoredPage) -> ProjectPage | None:
     try:
-        parsed = parse_page(
+        return parse_page(
             page.body, content_type=page.content_type, url=page.url, index=page.index, project=page.project
         )
     except TeepiError as error:
         log.warning("The stored page of %s cannot be read: %s", page.project, error)
-        return []
-    return [parsed.record(at) for at in parsed.odd]
+        return None
 
 
 async def flush_forever(catalog: Catalog) -> None:
-    """Write access times now and then, in one transaction."""
+    """Write access times now and then, in one transaction, and a mark behind what was committed until then."""
+    marked = catalog.totals
     while True:
         await asyncio.sleep(FLUSH_SECONDS)
+        now, totals = time.time(), catalog.totals
         await catalog.flush()
+        if totals != marked:
+            await catalog.note(KEPT_UNTIL, str(now))
+            marked = totals

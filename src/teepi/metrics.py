@@ -130,11 +130,13 @@ class Metrics:
     """… of which the index gave no digest."""
     uncached: int = 0
     """Whole files served that could not be committed (disk full, read-only, failing)."""
+    evicted: int = 0
+    """Files that left the cache to make room, or because nobody used them for long."""
+    evicted_bytes: int = 0
+    set_aside: int = 0
+    """Cached files that were found damaged."""
     short_bodies: int = 0
     """Responses that ended short."""
-    evictions: int = 0
-    """Files that made room for others."""
-    evicted_bytes: int = 0
     cache_limit_bytes: int | None = None
     """What the cache may hold; None without a limit: then nothing is said of evictions either."""
     requests: dict[tuple[str, str, int], int] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from teepi.index_settings import parse_seconds, parse_upstream
 from teepi.logs import FORMATS
+from teepi.sizes import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,6 +117,13 @@ def _log_format(value: str) -> str:
     return name
 
 
+def _days(value: str | float) -> float:
+    try:
+        return parse_seconds(value)
+    except ValueError:
+        raise ValueError("write a number of days, 0 or more") from None
+
+
 CONFIG_VARIABLE: Final = PREFIX + "CONFIG"
 """Names the file, as ``--config`` does; there is no such key in it."""
 
@@ -153,6 +161,51 @@ OPTIONS: Final = (
         "where users, private indexes and uploads are kept",
         "$XDG_DATA_HOME/teepi, else ~/.local/share/teepi",
         example='"~/.local/share/teepi"',
+    ),
+    Option(
+        "max_size",
+        parse_size,
+        "SIZE",
+        "how much the cache may hold; what was not used for longest goes first",
+        "half of what is free at the first start",
+        toml=(str, int),
+        example='"50GB"',
+    ),
+    Option(
+        "min_free",
+        parse_size,
+        "SIZE",
+        "how much of the cache's disk always stays free",
+        "5GiB",
+        toml=(str, int),
+        example='"5GiB"',
+    ),
+    Option(
+        "max_age_unused",
+        _days,
+        "DAYS",
+        "evict what nobody asked for in so many days, pages too",
+        "never",
+        toml=(int, float),
+        example="90",
+    ),
+    Option(
+        "scrub",
+        _switch,
+        "",
+        "hash all cached files again in the background, slowly, about once in four weeks",
+        "yes",
+        toml=(bool,),
+        example="true",
+    ),
+    Option(
+        "proxpi_invalidation",
+        _switch,
+        "",
+        "let anyone have a page fetched anew by DELETE /cache/PROJECT and /cache/list, as proxpi does",
+        "no",
+        toml=(bool,),
+        example="false",
     ),
     Option(
         "page_ttl",

@@ -360,6 +360,18 @@ class Pages:
         self.memory.keep(page)
         return page
 
+    def forget(self, index: str, project: str) -> None:
+        """Let go of a page whose stored copy was deleted."""
+        self.memory.forget((index, project))
+
+    async def invalidate(self, project: str) -> None:
+        """Ask upstream at the next request for the page of ``project``, in whichever index; until then it stays."""
+        for index in self._upstreams:
+            self._absent.pop((index, project), None)
+            page = await self._known((index, project))
+            if page is not None:
+                page.confirmed_at = -math.inf
+
     async def variant(self, page: Page, form: PageFormat, base: str, coding: Coding = Coding.IDENTITY) -> Variant:
         """Return ``page`` in ``form`` and ``coding`` with links relative to ``base`` (from the page to the index)."""
         key = (form, base, coding)

@@ -17,42 +17,23 @@ from typing import TYPE_CHECKING, Final
 import aiohttp.http_parser
 import uvloop
 
-from teepi import __version__, logs, maintenance
-from teepi.catalog import Catalog
+from teepi import __version__, logs, operator_channel
+from teepi.assembly import Services, assemble
 from teepi.download import Registry
 from teepi.errors import StoreError, TeepiError
-from teepi.exposition import Exposition, Gauges
-from teepi.files import Files
-from teepi.history import History
-from teepi.index_settings import IndexSettings
-from teepi.indexes import DEFAULT_INDEX, Indexes
-from teepi.legacy import Legacy
+from teepi.indexes import DEFAULT_INDEX
 from teepi.limits import Limits
-from teepi.lists import ProjectLists
 from teepi.live import Live
-from teepi.loop_lag import LoopLag
-from teepi.metadata import CoreMetadata
 from teepi.metrics import Metrics
 from teepi.origins import shown
-from teepi.overview import Overviews
-from teepi.pages import Pages
-from teepi.readiness import DISK_EVERY_SECONDS, ROWS_EVERY_SECONDS, Probe, Readiness
-from teepi.store import DiskState, ListStore, MetadataStore, PageStore, Store
-from teepi.tasks import TaskScope, in_executor
-from teepi.upstream import Upstream
+from teepi.sizes import said
 from teepi.web import connection
-from teepi.web.app import App
-from teepi.web.files import FileHandlers
-from teepi.web.legacy import LegacyHandlers
-from teepi.web.ops import OpsHandlers
-from teepi.web.send import Senders
-from teepi.web.simple import PageHandlers
-from teepi.web.ui import UiHandlers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from teepi.config import Settings
+    from teepi.web.operator import OperatorHandlers
 
 log = logging.getLogger(__name__)
 
@@ -78,14 +59,18 @@ class Server:
         self.addresses: list[tuple[str, int]] = []
         """Host and port of each listening socket, once started."""
         self.registry = Registry()
-        self.readiness: Readiness | None = None
-        self.history: History | None = None
+        self._services: Services | None = None
         self._undo = contextlib.AsyncExitStack()
-        self._upstreams: dict[str, Upstream] = {}
-        self._connected: list[Upstream] = []
-        self._pages: Pages | None = None
         self._http: connection.Server | None = None
+        self._operators: connection.Server | None = None
         self._listeners: list[asyncio.Server] = []
+
+    @property
+    def services(self) -> Services:
+        """The services, once started."""
+        if self._services is None:
+            raise RuntimeError("the server has not started")
+        return self._services
 
     async def start(self) -> None:
         """Open cache and sockets and answer. Raises :class:`StoreError` or OSError, leaving nothing open."""
@@ -96,150 +81,32 @@ class Server:
             raise
 
     async def _start(self) -> None:
-        live, limits, undo = self.live, self.limits, self._undo
-        settings = live.settings
-        with contextlib.suppress(OSError):  # precious files come later; the place is kept for them
-            settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        store = await asyncio.to_thread(Store, settings.cache_dir)
-        undo.callback(store.close)
-        await asyncio.to_thread(store.lock)
-        if store.problem is not None:
-            log.warning("%s", store.problem)
-        catalog = await asyncio.to_thread(Catalog.open, store.catalog_path)
-        undo.push_async_callback(catalog.close)
-        upstreams = self._upstreams
-        undo.push_async_callback(self._disconnect)
-        for name, index in settings.indexes.items():
-            self._connect(name, index)
-        scope = TaskScope()
-        lists = ProjectLists(
-            upstreams,
-            ListStore(store.lists_path),
-            scope,
-            limits,
-            live,
+        services = await assemble(
+            self.live, self.limits, self.metrics, self.registry, self._undo, self._count_connections
         )
-        undo.callback(lists.close)
-        undo.push_async_callback(scope.aclose)
-        page_store = PageStore(store.pages_path, store.committing)
-        pages = self._pages = Pages(upstreams, page_store, catalog, scope, limits, self.metrics, live)
-        undo.callback(pages.close)
-        legacy = Legacy(
-            upstreams,
-            PageStore(store.legacy_path, store.committing),
-            scope,
-            limits,
-            live,
-        )
-        files = Files(store, catalog, self.registry, upstreams, scope, limits, self.metrics, live)
-        metadata_store = MetadataStore(store.metadata_path, store.landing)
-        core_metadata = CoreMetadata(files, pages, catalog, metadata_store, scope, limits)
-        indexes = Indexes(live, pages, catalog, limits, core_metadata)
-        senders = Senders(limits, self.metrics)
-        undo.callback(senders.close)
-
-        def problems() -> list[str]:
-            return [sentence for sentence in (store.problem, catalog.problem) if sentence]
-
-        self.history = history = History(self.metrics, store)
-        await history.load()
-        undo.push_async_callback(history.save)
-        readiness, exposition = self._observe(store, catalog, pages, upstreams, scope, problems)
-        overviews = Overviews(live, self.registry, self.metrics, catalog, problems, history.series)
-        app = App(
-            PageHandlers(indexes, pages, lists, limits),
-            FileHandlers(indexes, files, core_metadata, senders, self.metrics),
-            LegacyHandlers(indexes, pages, legacy),
-            OpsHandlers(self.registry, self.metrics, lambda: catalog.totals, problems, readiness, exposition, history),
-            UiHandlers(overviews.now, overviews.search, DEFAULT_INDEX),
-            self.metrics,
-        )
+        self._services = services
         self._http = connection.Server(
-            app.handle,
+            services.app.handle,
             keepalive_timeout=_KEEPALIVE_SECONDS,
             max_line_size=_HEAD_BYTES,
             max_field_size=_HEAD_BYTES,
             access_log=None,
         )
         await self._listen()
-        scope.start(maintenance.recover(store, page_store, catalog, limits), name="recovery")
-        scope.start(maintenance.flush_forever(catalog), name="flushing access times")
-        scope.start(history.keep_forever(), name="sampling hits and bytes")
+        await self._listen_to_operators(services.operator)
+        services.start()
 
-    def _connect(self, name: str, index: IndexSettings) -> None:
-        """Make the upstream of an index, in the place of a former one; that one's transfers go on to their end."""
-        if index.upstream:
-            self._upstreams[name] = Upstream(index, self.limits, self.metrics, name=name)
-            self._connected.append(self._upstreams[name])
-        else:
-            self._upstreams.pop(name, None)
-
-    async def _disconnect(self) -> None:
-        for upstream in self._connected:
-            await upstream.aclose()
+    def _count_connections(self) -> int:
+        return 0 if self._http is None else len(self._http.connections)
 
     def reload(self, settings: Settings) -> list[str]:
         """Let other settings hold from now on; return the names of those that changed and need a restart."""
         former = self.live.settings
         kept = self.live.change(settings)
-        now = self.live.settings
-        for name in {**former.indexes, **now.indexes}:
-            if former.indexes.get(name) != now.indexes.get(name):
-                self._connect(name, now.indexes.get(name) or IndexSettings())
-        if self._pages is not None and former.synthesize_metadata != now.synthesize_metadata:
-            self._pages.forget_variants()
-        logging.getLogger().setLevel(now.log_level.upper())
+        if self._services is not None:
+            self._services.reload(former, self.live.settings)
+        logging.getLogger().setLevel(self.live.settings.log_level.upper())
         return kept
-
-    def _observe(
-        self,
-        store: Store,
-        catalog: Catalog,
-        pages: Pages,
-        upstreams: Mapping[str, Upstream],
-        scope: TaskScope,
-        problems: Callable[[], list[str]],
-    ) -> tuple[Readiness, Exposition]:
-        """Put together what is seen from outside."""
-        disk: Probe[DiskState] = Probe(
-            scope,
-            lambda: in_executor(store.probing, store.probe, self.limits.low_space_bytes),
-            every_seconds=DISK_EVERY_SECONDS,
-            name="probing the disk",
-        )
-        rows = Probe(scope, catalog.rows, every_seconds=ROWS_EVERY_SECONDS, name="counting rows")
-        self.readiness = Readiness(
-            scope,
-            disk,
-            upstreams,
-            catalogue_problem=lambda: catalog.problem,
-            circuit_wait_seconds=pages.circuit_wait_seconds,
-            offline=lambda: self.live.offline,
-        )
-        lag = LoopLag(self.metrics.loop_lag)
-
-        def gauges() -> Gauges:
-            disk.refresh()  # for the next look: nothing waits here
-            rows.refresh()
-            downloads = list(self.registry)
-            files_cached, bytes_cached = catalog.totals
-            return Gauges(
-                in_flight_downloads=len(downloads),
-                in_flight_readers=sum(download.readers for download in downloads),
-                open_connections=0 if self._http is None else len(self._http.connections),
-                cache_files=files_cached,
-                cache_bytes=bytes_cached,
-                disk_free_bytes=None if disk.latest is None else disk.latest.free_bytes,
-                catalog_rows=rows.latest,
-                event_loop_lag_max_seconds=lag.max_seconds,
-                problems=len(problems()),
-                circuits_open={index: pages.circuit_wait_seconds(index) > 0 for index in upstreams},
-            )
-
-        exposition = Exposition(self.metrics, gauges)
-        self._undo.callback(exposition.close)
-        scope.start(lag.sample_forever(), name="sampling the event loop")
-        return self.readiness, exposition
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
@@ -264,12 +131,26 @@ class Server:
             self._listeners.append(listener)
             self.addresses += [sock.getsockname()[:2] for sock in listener.sockets]
 
+    async def _listen_to_operators(self, operator: OperatorHandlers) -> None:
+        """Answer on the unix socket; without one operators need the token."""
+        cache_dir = self.live.settings.cache_dir
+        try:
+            sock = await asyncio.to_thread(operator_channel.bind, cache_dir)
+        except OSError as error:
+            log.warning("Operators cannot use a socket in %s: %s.", cache_dir, error.strerror)
+            return
+        self._operators = connection.Server(operator.over_socket, access_log=None)
+        self._listeners.append(await asyncio.get_running_loop().create_unix_server(self._operators, sock=sock))
+        self._undo.callback(operator_channel.unbind, cache_dir)
+
     async def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Take no more connections, let running answers end for ``drain_seconds``, keep partials, close."""
-        if self.readiness is not None:
-            self.readiness.is_draining = True
+        if self._services is not None:
+            self._services.readiness.is_draining = True
         for listener in self._listeners:
             listener.close()
+        if self._operators is not None:
+            await self._operators.shutdown(_CLOSE_SECONDS)
         if self._http is not None:
             self._http.pre_shutdown()
             deadline = time.monotonic() + drain_seconds
@@ -355,6 +236,7 @@ def _say_hello(server: Server) -> None:
     base = bases[0]
     lines += [
         f"cache in {settings.cache_dir}, data in {settings.data_dir}",
+        _size_line(server),
         "",
         f"  pip     pip install --index-url {base}/{DEFAULT_INDEX}/+simple/ PROJECT",
         f"  uv      UV_DEFAULT_INDEX={base}/{DEFAULT_INDEX}/+simple/ uv pip install PROJECT",
@@ -373,6 +255,12 @@ def _give_memory_back() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for option, value in ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, 128 << 10), (_M_TRIM_THRESHOLD, 1 << 20)):
             mallopt(option, value)
+
+
+def _size_line(server: Server) -> str:
+    space = server.services.store.space
+    free = said(server.live.settings.min_free_bytes)
+    return f"the cache holds {said(space.used)} of at most {said(space.limit)}; {free} of its disk stay free"
 
 
 def _raise_descriptor_limit() -> None:

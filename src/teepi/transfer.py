@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import logging
 import random
 import time
 from dataclasses import replace
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from teepi.errors import Interrupted, Mismatch, NotFound, StoreError, TeepiError, UpstreamError
 from teepi.hashing import FileHasher
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 _RANGE_REFUSED: Final = 416
+_ROOM_TRIES: Final = 10  # of many downloads at once one may take the room that was made for another
 
 
 class Transfer:
@@ -183,9 +186,12 @@ class Transfer:
 
     async def _reopen(self) -> tuple[Partial, PartialNotes] | None:
         """Take up what an earlier fetch left, its bytes hashed again."""
-        found: tuple[Partial, PartialNotes] | None = await self._in(
-            self._store.landing, self._store.resume, self.record.key, self._digest_text
-        )
+        try:
+            found: tuple[Partial, PartialNotes] | None = await self._with_room(
+                self._store.resume, self.record.key, self._digest_text
+            )
+        except OSError:  # the rest cannot be reserved; without the prefix it may be
+            return None
         if found is None:
             return None
         self._partial, notes = found
@@ -237,7 +243,7 @@ class Transfer:
             immutable=head.immutable,
         )
         try:
-            self._partial = await self._in(self._store.landing, self._store.begin, self.record.key, notes)
+            self._partial = await self._with_room(self._store.begin, self.record.key, notes)
         except OSError as error:
             log.warning("%s is passed through uncached: %s.", self.record.filename, error)
         self._begin_streaming(head, self._partial)
@@ -273,7 +279,7 @@ class Transfer:
         partial = self._partial
         if partial is not None and self.download.ring is None:
             try:
-                await self._in(self._store.landing, self._write_and_hash, partial, data)
+                await self._with_room(self._write_and_hash, partial, data)
             except OSError as error:
                 log.warning("%s goes on uncached: %s.", self.record.filename, error)
                 self.download.leave_file(self._limits.ring_bytes)
@@ -404,6 +410,19 @@ class Transfer:
         elif self._partial is not None and self.download.ring is None:
             with contextlib.suppress(OSError):
                 await asyncio.shield(self._in(self._store.committing, self._partial.keep))
+
+    async def _with_room(self, work: Callable[..., T], *arguments: object) -> T:
+        """Work in a landing thread; where the disk or the cache is full, again when room has been made."""
+        for _ in range(_ROOM_TRIES):
+            try:
+                result: T = await self._in(self._store.landing, work, *arguments)
+            except OSError as error:
+                full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+                if not full or self._store.make_room is None or not await self._store.make_room(error):
+                    raise
+            else:
+                return result
+        raise OSError(errno.ENOSPC, "others were quicker to take the room that was made")
 
     @staticmethod
     def _in(executor: Executor, work: Callable[..., Any], *arguments: object) -> asyncio.Future[Any]:

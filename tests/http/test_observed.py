@@ -272,9 +272,8 @@ async def test_ready_while_draining_is_503(upstream: Upstream, make_teepi: MakeT
     client = asyncio.create_task(scene.get())
     await scene.download()
     stopping = asyncio.create_task(scene.teepi.stop())
-    await until(lambda: scene.teepi.server.readiness is not None and scene.teepi.server.readiness.is_draining)
-    assert scene.teepi.server.readiness is not None
-    is_ready, report = await scene.teepi.server.readiness.report()
+    await until(lambda: scene.teepi.server.services.readiness.is_draining)
+    is_ready, report = await scene.teepi.server.services.readiness.report()
     assert (is_ready, report["status"]) == (False, "draining")
     assert report["problems"] == ["teepi is stopping and takes no more requests."]
     gate.open()

@@ -40,7 +40,7 @@ async def assert_all_complete(teepi: TeepiProcess, upstream: Upstream, file: Pub
     await stopped_fetching(teepi)
     counters = (await status(teepi))["counters"]
     assert (counters["uncached"], counters["committed"], counters["short_bodies"]) == (1, 0, 0)
-    assert teepi.stderr.count("goes on uncached") == 1
+    assert teepi.stderr.count(" uncached: ") == 1
     assert "Traceback" not in teepi.stderr
 
 

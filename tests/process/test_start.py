@@ -32,6 +32,7 @@ async def test_start_says_where_what_and_lines_to_paste(
         f"teepi {__version__} listens on {teepi.url}",
         f"root/pypi mirrors {upstream.index_url}",
         f"cache in {tmp_path / 'cache'}, data in {tmp_path / 'data'}",
+        "the cache holds 4.3 MB of at most 1.1 TB; 0 bytes of its disk stay free",
         "",
         f"  pip     pip install --index-url {teepi.url}/root/pypi/+simple/ PROJECT",
         f"  uv      UV_DEFAULT_INDEX={teepi.url}/root/pypi/+simple/ uv pip install PROJECT",

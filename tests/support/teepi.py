@@ -90,6 +90,11 @@ def settings_for(directory: Path, upstream: str, *, index: Mapping[str, Any] | N
         indexes={"root/pypi": IndexSettings(**({"upstream": upstream} | dict(index or {})))},
         cache_dir=directory / "cache",
         data_dir=directory / "data",
+        max_size_bytes=1 << 40,  # whatever is free on this machine
+        min_free_bytes=0,
+        max_age_unused_days=None,
+        scrub=False,
+        proxpi_invalidation=False,
         page_ttl_seconds=600.0,
         patience_seconds=Limits().page_patience_seconds,
         offline=False,
@@ -158,7 +163,9 @@ class TeepiProcess:
         self._environment = scrubbed_environment(directory) | dict(environment or {})
         self._command = [*prefix, sys.executable, "-m", "teepi", "serve", "--listen", "127.0.0.1:0"]
         self._command += ["--upstream", upstream, "--cache-dir", str(self.cache_dir)]
-        self._command += ["--data-dir", str(directory / "data"), "--log-level", log_level, *arguments]
+        self._command += ["--data-dir", str(directory / "data"), "--log-level", log_level]
+        # Whatever is free on this machine; the last of a flag holds.
+        self._command += ["--max-size", "1TiB", "--min-free", "0", *arguments]
 
     async def start(self) -> Self:
         """Start and wait until it says where it listens; raise :exc:`DidNotStart` if it ends before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -54,6 +55,11 @@ def test_load_nothing_given_uses_defaults(home: dict[str, str], tmp_path: Path) 
         indexes={"root/pypi": IndexSettings(f"{parts.scheme}://{parts.netloc}/simple/")},
         cache_dir=tmp_path / ".cache" / "teepi",
         data_dir=tmp_path / ".local" / "share" / "teepi",
+        max_size_bytes=None,
+        min_free_bytes=5 << 30,
+        max_age_unused_days=None,
+        scrub=True,
+        proxpi_invalidation=False,
         page_ttl_seconds=600.0,
         patience_seconds=2.0,
         offline=False,
@@ -79,6 +85,11 @@ GIVEN: dict[str, tuple[str, str, str, Any]] = {
     "upstream": ("http://a.example/x", "http://b.example/", '"http://c.example/"', "http://a.example/x/"),
     "cache_dir": ("/a/cache", "/b", '"/c"', Path("/a/cache")),
     "data_dir": ("/a/data", "/b", '"/c"', Path("/a/data")),
+    "max_size": ("20GiB", "1.5kB", "7", 20 << 30),
+    "min_free": ("1GB", "2", '"3MiB"', 10**9),
+    "max_age_unused": ("1.5", "2", "3", 1.5),
+    "scrub": ("no", "yes", "true", False),
+    "proxpi_invalidation": ("yes", "no", "false", True),
     "page_ttl": ("1.5", "2", "3", 1.5),
     "patience": ("0", "0.5", "3", 0.0),
     "offline": ("true", "false", "false", True),
@@ -108,7 +119,7 @@ def test_load_option_in_all_places_takes_flag_then_variable_then_file(
         settings = config.load(arguments, home | environ)
         if option.name == "upstream":
             return settings.indexes["root/pypi"].upstream
-        return getattr(settings, f"{option.name}_seconds" if option.metavar == "SECONDS" else option.name)
+        return getattr(settings, next(field.name for field in fields(settings) if field.name.startswith(option.name)))
 
     file = toml(f"{option.name} = {in_file}")
     from_file, from_variable = loaded(file, {}), loaded(file, {option.variable: other})

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from msgspec.structs import replace
 
 from teepi.catalog import tables
+from teepi.catalog.files import FileTable
 from teepi.catalog.tables import Row, record_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ OVERLAY_RECORDS: Final = 200_000
 """Records kept in memory while the database cannot be written, some 160 MB when full; the oldest go first."""
 
 
-class Catalog:
+class Catalog(FileTable):
     """What is known of files. Methods never raise for a bad database; ``problem`` says that there is one."""
 
     needs_rebuild: bool
@@ -47,8 +48,6 @@ class Catalog:
     """``FileKey.value`` to generation; above 0 once a mismatch was seen. Change it by ``set_generation``."""
     problem: str | None
     """One sentence while the database cannot be written, else None."""
-    totals: tuple[int, int]
-    """Number of files in the store and their bytes."""
 
     def __init__(self, path: Path) -> None:
         """Use :meth:`open`; this alone reads nothing."""
@@ -181,41 +180,6 @@ class Catalog:
         rows = list(learnt)
         await self._write(lambda connection: connection.executemany(tables.PUT_CORE_METADATA, rows))
 
-    def touch(self, sha256: str) -> None:
-        """Note that the file was used just now; written by the next :meth:`flush`."""
-        self._touched[sha256] = time.time()
-
-    async def add_files(self, files: Sequence[tuple[str, int]]) -> None:
-        """Add files of the store, as sha256 in hex and bytes; those already there are left alone."""
-        wanted = list(files)
-
-        def work(connection: sqlite3.Connection) -> tuple[int, int]:
-            now = time.time()
-            added = [0, 0]
-            for sha256, size in wanted:
-                if self._file_size(sha256) is None:
-                    connection.execute(tables.PUT_FILE, (sha256, size, now, now))
-                    added[0] += 1
-                    added[1] += size
-            return added[0], added[1]
-
-        await self._count(work)
-
-    async def remove_file(self, sha256: str) -> None:
-        """Forget a file of the store; what pages say of it stays known."""
-
-        def work(connection: sqlite3.Connection) -> tuple[int, int]:
-            size = self._file_size(sha256)
-            if size is None:
-                return 0, 0
-            if connection is self._overlay:
-                connection.execute(tables.PUT_FILE, (sha256, None, 0.0, 0.0))
-            else:
-                connection.execute(tables.REMOVE_FILE, (sha256,))
-            return -1, -size
-
-        await self._count(work)
-
     async def flush(self) -> None:
         """Write the times of use, in one transaction; first try the database again if it had a problem."""
         touched, self._touched = self._touched, {}
@@ -276,13 +240,6 @@ class Catalog:
             if key in self._recent:
                 self._recent[key] = record
 
-    async def _count(self, work: Callable[[sqlite3.Connection], tuple[int, int]]) -> None:
-        def counted() -> None:
-            number, size = self._attempt(work)
-            self.totals = (self.totals[0] + number, self.totals[1] + size)
-
-        await self._on(self._writer, counted)
-
     async def _select(self, query: str, *values: str) -> list[FileRecord]:
         """Return the records in the order of their addresses; the overlay's go before those on disk."""
         older, newer = await self._rows_of(query, *values)
@@ -336,12 +293,6 @@ class Catalog:
         for connection in (self._overlay, self._disk):
             for row in self._rows(connection, tables.BY_ADDRESS, (index, address)):
                 return record_of(row)
-        return None
-
-    def _file_size(self, sha256: str) -> int | None:
-        for connection in (self._overlay, self._disk):
-            for row in self._rows(connection, tables.FILE_SIZE, (sha256,)):
-                return None if row[0] is None else int(row[0])
         return None
 
     def _rows(self, connection: sqlite3.Connection | None, query: str, values: tuple[str | int, ...]) -> list[Row]:

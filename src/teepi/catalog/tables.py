@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Row = tuple[Any, ...]
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 """``PRAGMA user_version``. Any other value, older or newer, is set aside: rebuilding is the migration."""
 
 # In an overlay a file without a size is one that was removed; on disk its row is deleted.
@@ -34,7 +34,9 @@ _TABLES: Final = (
     "CREATE INDEX known_by_path ON known (index_name, path)",
     "CREATE INDEX known_by_digest ON known (index_name, substr(digest, 1, 23), filename)",
     """CREATE TABLE files (
-        sha256 TEXT PRIMARY KEY, size INTEGER, added_at REAL NOT NULL, used_at REAL NOT NULL) WITHOUT ROWID""",
+        sha256 TEXT PRIMARY KEY, size INTEGER, added_at REAL NOT NULL, used_at REAL NOT NULL,
+        index_name TEXT NOT NULL, project TEXT NOT NULL, filename TEXT NOT NULL) WITHOUT ROWID""",
+    "CREATE INDEX files_by_use ON files (used_at, sha256)",
     "CREATE TABLE generations (file_key TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID",
     # What was read out of wheels: '' when there is none, NULL when it is not known any more.
     """CREATE TABLE core_metadata (
@@ -49,16 +51,24 @@ BY_PROJECT: Final = f"{KNOWN} WHERE index_name = ? AND project = ?"
 BY_PATH: Final = f"{KNOWN} WHERE index_name = ? AND path = ?"
 BY_DIGEST: Final = f"{KNOWN} WHERE index_name = ? AND substr(digest, 1, 23) = ? AND filename = ?"
 ROWS: Final = "SELECT max(rowid) FROM known"  # to count them all would read a whole index
-PROJECTS: Final = """SELECT index_name, project, count(DISTINCT sha256), sum(files.size), max(used_at)
-    FROM known JOIN files ON files.sha256 = substr(digest, 8)
-    WHERE digest LIKE 'sha256:%' AND instr(project, ?) > 0
+PROJECTS: Final = """SELECT index_name, project, count(*), sum(size), max(used_at) FROM files
+    WHERE project != '' AND instr(project, ?) > 0 AND size IS NOT NULL
     GROUP BY index_name, project ORDER BY length(project), project LIMIT ?"""
 FILE_SIZE: Final = "SELECT size FROM files WHERE sha256 = ?"
+FILE_NAMES: Final = "SELECT sha256 FROM files"
+_FILES: Final = "SELECT sha256, size, used_at, index_name, project, filename FROM files"
+# Values are bound as text, hence the casts.
+FILES_BY_USE: Final = (
+    f"{_FILES} WHERE (used_at, sha256) > (CAST(?1 AS REAL), ?2) ORDER BY used_at, sha256 LIMIT CAST(?3 AS INTEGER)"
+)
+FILES_BY_DIGEST: Final = f"{_FILES} WHERE sha256 > ?2 AND ?1 != '' ORDER BY sha256 LIMIT CAST(?3 AS INTEGER)"
+META: Final = "SELECT value FROM meta WHERE name = ?"
 
 CORE_METADATA: Final = "SELECT file_key, sha256 FROM core_metadata WHERE project = ?1 AND (?2 = '' OR file_key = ?2)"
 
 PUT_KNOWN: Final = "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-PUT_FILE: Final = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)"
+PUT_FILE: Final = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)"
+NAME_FILE: Final = "UPDATE files SET index_name = ?, project = ?, filename = ? WHERE sha256 = ? AND filename = ''"
 PUT_GENERATION: Final = "INSERT OR REPLACE INTO generations VALUES (?, ?)"
 PUT_CORE_METADATA: Final = "INSERT OR REPLACE INTO core_metadata VALUES (?, ?, ?)"
 PUT_META: Final = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
@@ -69,7 +79,8 @@ CLAMP_TIMES: Final = (
 )
 DROP_OLDEST: Final = "DELETE FROM known WHERE rowid <= (SELECT max(rowid) FROM known) - ?"
 
-_LARGEST_INTEGER: Final = 2**63 - 1
+LARGEST_INTEGER: Final = 2**63 - 1
+"""SQLite's."""
 
 
 class OtherSchema(sqlite3.DatabaseError):
@@ -82,7 +93,7 @@ def is_storable(record: FileRecord) -> bool:
         f"{record.index}{record.address}{record.project}{record.filename}{record.url}".encode()
     except UnicodeEncodeError:
         return False
-    return record.size is None or abs(record.size) <= _LARGEST_INTEGER
+    return record.size is None or abs(record.size) <= LARGEST_INTEGER
 
 
 def merged(old: FileRecord, new: FileRecord) -> FileRecord:

@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "prefetch": ("prefetch", "Fetch into the cache what requirements or a lock file need."),
     "configure": ("configure", "Set up pip, uv, poetry, pipenv or pdm to use teepi, or take that back."),
     "doctor": ("doctor", "Find out what is wrong with teepi, its upstream, or the clients' settings."),
+    "cache": ("cache", "Look at the cache, purge, prune, pin and verify it."),
 }
 """By name: the module below this package whose ``command`` it is, and the line of the overview."""
 

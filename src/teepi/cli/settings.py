@@ -102,9 +102,9 @@ def _rows(found: config.Effective) -> list[tuple[str, Any, str]]:
     for option in config.OPTIONS:
         if option.name == "upstream":
             continue  # the same as the upstream of root/pypi
-        value = getattr(settings, option.name, None)
+        value = getattr(settings, next(field.name for field in fields(settings) if field.name.startswith(option.name)))
         if value is None:
-            value = getattr(settings, option.name + "_seconds")
+            value = option.default
         if option.name == "listen":
             value = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in value]
         rows.append((option.name, str(value) if isinstance(value, Path) else value, found.origins[option.name]))

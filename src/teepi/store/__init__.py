@@ -3,7 +3,7 @@
 It may not speak HTTP, know the database, or decide what is fetched.
 """
 
-from teepi.store.files import CachedFile, DiskState, Store
+from teepi.store.files import LOG_BYTES, CachedFile, DiskState, Store
 from teepi.store.lists import ListStore, ListWriter, StoredList
 from teepi.store.metadata import MetadataStore, StoredMetadata
 from teepi.store.pages import PageStore, StoredPage
@@ -11,6 +11,7 @@ from teepi.store.partial import Partial, PartialNotes
 from teepi.store.sorting import SortedLines
 
 __all__ = [
+    "LOG_BYTES",
     "CachedFile",
     "DiskState",
     "ListStore",

@@ -83,6 +83,12 @@ def memory_file(name: str) -> int:
         return os.dup(file.fileno())
 
 
+def free_bytes(path: Path) -> int:
+    """Return what an ordinary user may still write on the disk of ``path``. Raises OSError."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write ``data`` under ``path`` by way of a temporary name. Raises OSError, leaving the old file.
 

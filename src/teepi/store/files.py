@@ -23,11 +23,22 @@ from typing import TYPE_CHECKING, Final
 from teepi.descriptor import Descriptor
 from teepi.errors import StoreError
 from teepi.readable import Landed
-from teepi.store.disk import make_directories, open_regular, read_regular, replace_file, sync, sync_directory
-from teepi.store.partial import Partial, PartialNotes, boot_id
+from teepi.space import Space
+from teepi.store.disk import (
+    free_bytes,
+    make_directories,
+    open_regular,
+    read_regular,
+    replace_file,
+    sync,
+    sync_directory,
+)
+from teepi.store.partial import Partial, PartialNotes, boot_id, left_behind, remove_idle, remove_stray_notes
+from teepi.store.pins import Pins
+from teepi.store.shelves import Shelves
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
     from teepi.model import FileKey
@@ -35,6 +46,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LAYOUT: Final = "v1"
+LOG_BYTES: Final = 4_300_000
+"""SQLite's log is moved into the database at 1000 pages of 4 KiB with a head each, and keeps its length then."""
 _LOCK_WAIT_SECONDS: Final = 15.0  # a restart: the old process may still drain
 _LOCK_POLL_SECONDS: Final = 0.1
 
@@ -80,6 +93,12 @@ class Store:
         self._partials = self._layout / "partial"
         self._damaged = self._layout / "damaged"
         self._history = root / "history.json"
+        self.space = Space()
+        """What the cache holds and may hold; ``eviction`` sets its limits."""
+        self.make_room: Callable[[OSError], Awaitable[bool]] | None = None
+        """Evicts after a full disk or :class:`~teepi.space.NoRoom`; says whether another try is worth it."""
+        self.shelves = Shelves(self._files, self._damaged, self.space)
+        self.pins = Pins(self._layout / "pins.json")
         self._boot_id = boot_id()
         # Of its own: a disk that hangs takes this thread and no other.
         self.probing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="probing")
@@ -121,6 +140,32 @@ class Store:
     def pages_path(self) -> Path:
         """Where upstream's pages are kept."""
         return self._layout / "pages"
+
+    @property
+    def layout_path(self) -> Path:
+        """Where everything lies that has a version."""
+        return self._layout
+
+    def free_bytes(self) -> int:
+        """Return what may still be written on the disk. Raises OSError."""
+        return free_bytes(self.root)
+
+    def other_bytes(self) -> int:
+        """Return the bytes of everything that is neither a committed file nor a partial.
+
+        The catalogue's log is counted at what it grows to between two measurements.
+        """
+        skipped = {self._files, self._partials}
+        total = LOG_BYTES
+        with contextlib.suppress(OSError):
+            total -= min(LOG_BYTES, self.catalog_path.with_name(self.catalog_path.name + "-wal").stat().st_size)
+        for directory, names, files in os.walk(self.root):
+            here = self.root / directory
+            names[:] = [name for name in names if here / name not in skipped]
+            for name in files:
+                with contextlib.suppress(OSError):
+                    total += (here / name).lstat().st_size
+        return total
 
     # -- one process ---------------------------------------------------------------------------------
 
@@ -201,9 +246,6 @@ class Store:
 
     # -- cached files --------------------------------------------------------------------------------
 
-    def _path(self, sha256: str) -> Path:
-        return self._files / sha256[:2] / sha256
-
     def _alias_path(self, key: FileKey) -> Path:
         name = key.value.removeprefix("url:")
         return self._aliases / name[:2] / f"{name}.json"
@@ -221,7 +263,7 @@ class Store:
                 sha256, etag, size = alias["sha256"], alias.get("etag"), alias["size"]
             except (OSError, ValueError, KeyError, TypeError):
                 return None
-        path = self._path(str(sha256))
+        path = self.shelves.path(str(sha256))
         try:
             fd = open_regular(path)
         except FileNotFoundError:
@@ -236,23 +278,24 @@ class Store:
             os.close(fd)
             self.set_aside(str(sha256), "wrong size")
             return None
-        return CachedFile(Descriptor(fd), status, str(sha256), etag)
+        closed = self.shelves.opened(str(sha256))
+        return CachedFile(Descriptor(fd, closed), status, str(sha256), etag)
 
     def set_aside(self, sha256: str, reason: str) -> None:
         """Move what stands under the name ``sha256`` out of the way, so that the file is fetched anew."""
-        log.warning("The cached file %s is damaged (%s); it is set aside and fetched anew.", sha256, reason)
-        with contextlib.suppress(OSError):
-            self._path(sha256).rename(self._damaged / f"{sha256}.{time.time_ns()}")
+        self.shelves.set_aside(sha256, reason)
 
     def cached_files(self) -> Iterator[tuple[str, int]]:
         """Yield (sha256, bytes) of every committed file, for rebuilding the catalogue."""
-        with contextlib.suppress(OSError), os.scandir(self._files) as shelves:
-            for shelf in shelves:
-                with contextlib.suppress(OSError), os.scandir(shelf.path) as entries:
-                    for entry in entries:
-                        with contextlib.suppress(OSError):
-                            if entry.is_file(follow_symlinks=False):
-                                yield entry.name, entry.stat(follow_symlinks=False).st_size
+        return self.shelves.files()
+
+    def sha256_of(self, key: FileKey) -> str | None:
+        """Return the digest of the cached file of ``key``, None when there is none."""
+        if key.sha256 is not None:
+            return key.sha256
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            return str(json.loads(self._alias_path(key).read_bytes())["sha256"])
+        return None
 
     # -- partial, then commit ------------------------------------------------------------------------
 
@@ -261,11 +304,11 @@ class Store:
 
         ``digest`` is ``algorithm=hex`` as the index gives it now; a partial of another one is dropped.
         """
-        return Partial.reopen(self._partials / key.slug, digest, self._boot_id)
+        return Partial.reopen(self._partials / key.slug, digest, self._boot_id, self.space)
 
     def begin(self, key: FileKey, notes: PartialNotes) -> Partial:
         """Begin a partial for ``key`` on a new inode. Raises OSError when the disk does not take it."""
-        return Partial.create(self._partials / key.slug, notes, self._boot_id)
+        return Partial.create(self._partials / key.slug, notes, self._boot_id, self.space)
 
     def commit(self, key: FileKey, partial: Partial, sha256: str, *, last_modified: str | None) -> None:
         """Make the whole, verified ``partial`` a file of the cache, in the order that survives a power cut.
@@ -274,12 +317,16 @@ class Store:
         descriptor must not be synced again (a second fsync would claim success).
         """
         fd = partial.descriptor.fd
-        path = self._path(sha256)
+        path = self.shelves.path(sha256)
         make_directories(path.parent)
         sync(fd)
         if path.is_dir() and not path.is_symlink():
             self.set_aside(sha256, "a directory")
+        replaced = 0
+        with contextlib.suppress(OSError):
+            replaced = path.lstat().st_size
         partial.path.rename(path)
+        partial.committed(replaced)
         # Not before: after a crash a partial that is read-only, or as old as upstream's file, is not resumed.
         with contextlib.suppress(OSError):
             os.fchmod(fd, 0o444)
@@ -294,17 +341,24 @@ class Store:
             make_directories(target.parent)
             replace_file(target, json.dumps(alias).encode())
 
+    def count_partials(self) -> None:
+        """Count what earlier downloads have left; call it once, with the lock."""
+        for path, size, _ in left_behind(self._partials):
+            self.space.settle(path.name, size)
+
+    def idle_partials(self) -> list[tuple[str, int, float]]:
+        """Return name, bytes and time of the last write of each partial; some may be written right now."""
+        return [(path.name, size, used_at) for path, size, used_at in left_behind(self._partials)]
+
+    def remove_partial(self, name: str) -> int:
+        """Delete a partial with its notes, unless it is being written; return the bytes that are free now."""
+        return remove_idle(self._partials / name, self.space)
+
     def remove_old_partials(self, max_age_days: float) -> int:
-        """Delete partials that no one touched for ``max_age_days``; return how many."""
+        """Delete partials, and notes without one, that no one touched for ``max_age_days``; return how many."""
         oldest = time.time() - max_age_days * _DAY_SECONDS
-        removed = 0
-        with contextlib.suppress(OSError), os.scandir(self._partials) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    if entry.stat(follow_symlinks=False).st_mtime < oldest:
-                        os.unlink(entry.path)  # noqa: PTH108 - an entry of scandir
-                        removed += 1
-        return removed
+        idle = [name for name, _, used_at in self.idle_partials() if used_at < oldest]
+        return sum(self.remove_partial(name) >= 0 for name in idle) + remove_stray_notes(self._partials, oldest)
 
 
 def _seconds(http_date: str | None) -> float | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from teepi.store.disk import replace_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Executor
     from pathlib import Path
 
@@ -42,9 +43,10 @@ class StoredMetadata:
 class MetadataStore:
     """The core metadata of all wheels that were looked into. Methods block."""
 
-    def __init__(self, root: Path, executor: Executor) -> None:
-        """Keep files below ``root``; callers save in ``executor``."""
+    def __init__(self, root: Path, executor: Executor, grown: Callable[[int], None] = lambda _: None) -> None:
+        """Keep files below ``root``; callers save in ``executor``, and ``grown`` is told by how many bytes."""
         self._root = root
+        self._grown = grown
         self.executor = executor
 
     def _path(self, wheel: FileKey) -> Path:
@@ -73,3 +75,4 @@ class MetadataStore:
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, data, durable=False)
+        self._grown(len(data))

@@ -16,7 +16,7 @@ import aiofiles
 from teepi.store.disk import make_directories, open_regular, read_regular, replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Container, Iterator
     from concurrent.futures import Executor
     from pathlib import Path
 
@@ -45,10 +45,11 @@ class StoredPage:
 class PageStore:
     """The pages of all indexes, one file each."""
 
-    def __init__(self, root: Path, executor: Executor) -> None:
-        """Keep pages below ``root``; writes block in ``executor``."""
+    def __init__(self, root: Path, executor: Executor, grown: Callable[[int], None] = lambda _: None) -> None:
+        """Keep pages below ``root``; writes block in ``executor``, and ``grown`` is told by how many bytes."""
         self._root = root
         self._executor = executor
+        self._grown = grown
 
     def _path(self, index: str, project: str) -> Path:
         if not _PROJECT.fullmatch(project) or not _INDEX.fullmatch(index):
@@ -72,7 +73,35 @@ class PageStore:
     def _write(self, page: StoredPage) -> None:
         path = self._path(page.index, page.project)
         make_directories(path.parent)
-        replace_file(path, _encode(page))
+        data = _encode(page)
+        before = path.stat().st_size if path.exists() else 0
+        replace_file(path, data)
+        self._grown(len(data) - before)
+
+    def remove(self, index: str, project: str) -> None:
+        """Delete a page (blocking), if there is one."""
+        self._delete(self._path(index, project))
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """Yield index and project of every stored page (blocking)."""
+        for path in self._root.glob("*/*/*.page"):
+            yield path.parent.parent.name.replace("+", "/"), path.stem
+
+    def remove_unused(self, before: float, kept: Container[str]) -> None:
+        """Delete (blocking) the pages that were last written before ``before``, but for the projects in ``kept``.
+
+        A page is written each time that upstream confirms it, so that is about when it was last asked for.
+        """
+        for path in self._root.glob("*/*/*.page"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < before and path.stem not in kept:
+                    self._delete(path)
+
+    def _delete(self, path: Path) -> None:
+        with contextlib.suppress(OSError):
+            size = path.stat().st_size
+            path.unlink()
+            self._grown(-size)
 
     def walk(self) -> Iterator[StoredPage]:
         """Yield every stored page (blocking), for rebuilding the catalogue."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from teepi.metrics import Metrics
     from teepi.web.files import FileHandlers
     from teepi.web.legacy import LegacyHandlers
+    from teepi.web.operator import OperatorHandlers
     from teepi.web.ops import OpsHandlers
     from teepi.web.simple import PageHandlers
     from teepi.web.ui import UiHandlers
@@ -54,11 +55,22 @@ class App:
         legacy: LegacyHandlers,
         ops: OpsHandlers,
         ui: UiHandlers,
+        operator: OperatorHandlers,
         metrics: Metrics,
+        *,
+        proxpi_invalidation: bool = False,
     ) -> None:
-        """Build the table."""
+        """Build the tables."""
         self._metrics = metrics
         self._ui = ui
+        self._writes: list[tuple[str, re.Pattern[str], Handler]] = [
+            ("POST", re.compile(r"/\+operator/(?P<call>[a-z]+)"), lambda r, m: operator.over_tcp(r, m["call"])),
+        ]
+        if proxpi_invalidation:
+            self._writes += [
+                ("DELETE", re.compile(r"/cache/list"), lambda r, _: operator.invalidate_list(r)),
+                ("DELETE", re.compile(r"/cache/(?P<name>[^/]+)"), lambda r, m: operator.invalidate(r, m["name"])),
+            ]
         self._routes: list[tuple[re.Pattern[str], Handler]] = [
             (re.compile(pattern), handler)
             for pattern, handler in (
@@ -141,6 +153,9 @@ class App:
 
     async def _dispatch(self, request: BaseRequest) -> StreamResponse:
         path, _ = decode_target(request.raw_path)
+        for method, pattern, handler in self._writes:
+            if request.method == method and (match := pattern.fullmatch(path)) is not None:
+                return await handler(request, match.groupdict())
         for pattern, handler in self._routes:
             match = pattern.fullmatch(path)
             if match is not None:

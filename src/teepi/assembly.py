@@ -1,0 +1,213 @@
+"""The services of a process, made and handed to each other. Sockets and signals are ``server``'s job."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from teepi import maintenance, operator_channel
+from teepi.catalog import Catalog
+from teepi.eviction import Keeper
+from teepi.exposition import Exposition, Gauges
+from teepi.files import Files
+from teepi.history import History
+from teepi.index_settings import IndexSettings
+from teepi.indexes import DEFAULT_INDEX, Indexes
+from teepi.legacy import Legacy
+from teepi.lists import ProjectLists
+from teepi.loop_lag import LoopLag
+from teepi.metadata import CoreMetadata
+from teepi.operations import Operations, Running
+from teepi.overview import Overviews
+from teepi.pages import Pages
+from teepi.readiness import DISK_EVERY_SECONDS, ROWS_EVERY_SECONDS, Probe, Readiness
+from teepi.store import DiskState, ListStore, MetadataStore, PageStore, Store
+from teepi.tasks import TaskScope, in_executor
+from teepi.upstream import Upstream
+from teepi.verification import scrub_forever
+from teepi.web.app import App
+from teepi.web.files import FileHandlers
+from teepi.web.legacy import LegacyHandlers
+from teepi.web.operator import OperatorHandlers
+from teepi.web.ops import OpsHandlers
+from teepi.web.send import Senders
+from teepi.web.simple import PageHandlers
+from teepi.web.ui import UiHandlers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from teepi.config import Settings
+    from teepi.download import Registry
+    from teepi.limits import Limits
+    from teepi.live import Live
+    from teepi.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class Upstreams:
+    """The upstreams of all indexes, as the settings have them."""
+
+    def __init__(self, indexes: Mapping[str, IndexSettings], limits: Limits, metrics: Metrics) -> None:
+        """Open no connection yet."""
+        self.by_index: dict[str, Upstream] = {}
+        """The same object always: services look into it."""
+        self._limits = limits
+        self._metrics = metrics
+        self._all: list[Upstream] = []
+        self.change({}, indexes)
+
+    def change(self, former: Mapping[str, IndexSettings], now: Mapping[str, IndexSettings]) -> None:
+        """Put others in the place of those whose settings changed; the transfers of these go on to their end."""
+        for name in {**former, **now}:
+            index = now.get(name) or IndexSettings()
+            if index == former.get(name):
+                continue
+            self.by_index.pop(name, None)
+            if index.upstream:
+                self.by_index[name] = Upstream(index, self._limits, self._metrics, name=name)
+                self._all.append(self.by_index[name])
+
+    async def aclose(self) -> None:
+        """Close all connections, also those of former settings."""
+        for upstream in self._all:
+            await upstream.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a running process needs to hold of them."""
+
+    app: App
+    operator: OperatorHandlers
+    store: Store
+    catalog: Catalog
+    pages: Pages
+    upstreams: Upstreams
+    readiness: Readiness
+    history: History
+    start: Callable[[], None]
+    """Starts what runs behind the requests."""
+
+    def reload(self, former: Settings, now: Settings) -> None:
+        """Take over what changed between two settings and is not looked up at each request."""
+        self.upstreams.change(former.indexes, now.indexes)
+        if former.synthesize_metadata != now.synthesize_metadata:
+            self.pages.forget_variants()
+
+
+async def assemble(  # noqa: PLR0915 - one line for each service
+    live: Live,
+    limits: Limits,
+    metrics: Metrics,
+    registry: Registry,
+    undo: contextlib.AsyncExitStack,
+    open_connections: Callable[[], int],
+) -> Services:
+    """Open cache and catalogue and make all services; ``undo`` closes them. Raises :class:`StoreError` or OSError."""
+    settings = live.settings
+    with contextlib.suppress(OSError):  # precious files come later; the place is kept for them
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store = await asyncio.to_thread(Store, settings.cache_dir)
+    undo.callback(store.close)
+    await asyncio.to_thread(store.lock)
+    if store.problem is not None:
+        log.warning("%s", store.problem)
+    catalog = await asyncio.to_thread(Catalog.open, store.catalog_path)
+    undo.push_async_callback(catalog.close)
+    connected = Upstreams(live.indexes, limits, metrics)
+    undo.push_async_callback(connected.aclose)
+    upstreams, scope = connected.by_index, TaskScope()
+    lists = ProjectLists(upstreams, ListStore(store.lists_path), scope, limits, live)
+    undo.callback(lists.close)
+    undo.push_async_callback(scope.aclose)
+    page_store = PageStore(store.pages_path, store.committing, store.space.grown)
+    legacy_store = PageStore(store.legacy_path, store.committing, store.space.grown)
+    metadata_store = MetadataStore(store.metadata_path, store.landing, store.space.grown)
+    max_age_days = None if settings.offline else settings.max_age_unused_days
+    keeper = Keeper(store, catalog, (page_store, legacy_store), scope, metrics, max_age_days=max_age_days)
+    await keeper.begin(settings.max_size_bytes, settings.min_free_bytes)
+    metrics.cache_limit_bytes = store.space.limit
+    pages = Pages(upstreams, page_store, catalog, scope, limits, metrics, live)
+    undo.callback(pages.close)
+    legacy = Legacy(upstreams, legacy_store, scope, limits, live)
+    files = Files(store, catalog, registry, upstreams, scope, limits, metrics, live)
+    core_metadata = CoreMetadata(files, pages, catalog, metadata_store, scope, limits)
+    indexes = Indexes(live, pages, catalog, limits, core_metadata)
+    senders = Senders(limits, metrics)
+    undo.callback(senders.close)
+
+    def problems() -> list[str]:
+        return [sentence for sentence in (store.problem, catalog.problem, keeper.problem) if sentence]
+
+    history = History(metrics, store)
+    await history.load()
+    undo.push_async_callback(history.save)
+    disk: Probe[DiskState] = Probe(
+        scope,
+        lambda: in_executor(store.probing, store.probe, limits.low_space_bytes),
+        every_seconds=DISK_EVERY_SECONDS,
+        name="probing the disk",
+    )
+    rows = Probe(scope, catalog.rows, every_seconds=ROWS_EVERY_SECONDS, name="counting rows")
+    readiness = Readiness(
+        scope,
+        disk,
+        upstreams,
+        catalogue_problem=lambda: catalog.problem,
+        circuit_wait_seconds=pages.circuit_wait_seconds,
+        offline=lambda: live.offline,
+    )
+    lag = LoopLag(metrics.loop_lag)
+
+    def gauges() -> Gauges:
+        disk.refresh()  # for the next look: nothing waits here
+        rows.refresh()
+        files_cached, bytes_cached = catalog.totals
+        return Gauges(
+            in_flight_downloads=len(list(registry)),
+            in_flight_readers=sum(download.readers for download in registry),
+            open_connections=open_connections(),
+            cache_files=files_cached,
+            cache_bytes=bytes_cached,
+            disk_free_bytes=None if disk.latest is None else disk.latest.free_bytes,
+            catalog_rows=rows.latest,
+            event_loop_lag_max_seconds=lag.max_seconds,
+            problems=len(problems()),
+            circuits_open={index: pages.circuit_wait_seconds(index) > 0 for index in upstreams},
+        )
+
+    exposition = Exposition(metrics, gauges)
+    undo.callback(exposition.close)
+    overviews = Overviews(live, registry, metrics, catalog, problems, history.series)
+    operator = OperatorHandlers(
+        Operations(store, catalog, keeper, (page_store, legacy_store), Running(indexes, files, pages, metrics)),
+        pages,
+        lists,
+        await asyncio.to_thread(operator_channel.make_token, settings.data_dir),
+    )
+    app = App(
+        PageHandlers(indexes, pages, lists, limits),
+        FileHandlers(indexes, files, core_metadata, senders, metrics),
+        LegacyHandlers(indexes, pages, legacy),
+        OpsHandlers(registry, metrics, lambda: catalog.totals, problems, readiness, exposition, history),
+        UiHandlers(overviews.now, overviews.search, DEFAULT_INDEX),
+        operator,
+        metrics,
+        proxpi_invalidation=settings.proxpi_invalidation,
+    )
+
+    def start() -> None:
+        scope.start(maintenance.recover(store, page_store, catalog, limits, keeper), name="recovery")
+        scope.start(keeper.run_forever(), name="keeping the cache below its limits")
+        if settings.scrub:
+            scope.start(scrub_forever(store, catalog), name="hashing cached files again")
+        scope.start(maintenance.flush_forever(catalog), name="flushing access times")
+        scope.start(history.keep_forever(), name="sampling hits and bytes")
+        scope.start(lag.sample_forever(), name="sampling the event loop")
+
+    return Services(app, operator, store, catalog, pages, connected, readiness, history, start)

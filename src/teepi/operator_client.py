@@ -1,0 +1,122 @@
+"""Reaches whoever may work on a cache: the server that runs on it, one at a URL, or this process itself.
+
+Commands use this and print; what an operation does is in ``operations``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from teepi import operator_channel
+from teepi.errors import StoreError, TeepiError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+
+    from aiohttp import ClientSession
+
+    from teepi.config import Settings
+
+    Call = Callable[[str, Mapping[str, Any]], AsyncGenerator[dict[str, Any]]]
+    """Name and arguments of an operation, to its events."""
+
+_LOCK_WAIT_SECONDS: Final = 2.0  # of a command that has just ended
+
+
+class OperationFailed(TeepiError):
+    """The server refused an operation, or it ended early; the message is the server's."""
+
+
+@asynccontextmanager
+async def connect(settings: Settings, url: str | None = None) -> AsyncIterator[Call]:
+    """Give what makes calls.
+
+    Raises :class:`StoreError` when there is nobody to call, and the calls :class:`OperationFailed`.
+    """
+    async with AsyncExitStack() as stack:
+        if url is not None:
+            if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+                raise StoreError(f"{url!r} is no URL of a teepi; write http://HOST:PORT.")
+            token = await asyncio.to_thread(operator_channel.read_token, settings.data_dir)
+            yield await _remote(stack, url.rstrip("/"), {"Authorization": f"Bearer {token}"}, None)
+        elif await asyncio.to_thread(operator_channel.answers, settings.cache_dir):
+            path = stack.enter_context(operator_channel.socket_path(settings.cache_dir))
+            yield await _remote(stack, "http://teepi", {}, path)
+        else:
+            yield await _direct(stack, settings)
+
+
+async def _remote(stack: AsyncExitStack, base: str, headers: dict[str, str], socket_path: str | None) -> Call:
+    from aiohttp import ClientSession, ClientTimeout, UnixConnector  # noqa: PLC0415 - a command may not need it
+
+    connector = None if socket_path is None else UnixConnector(socket_path)
+    session = ClientSession(connector=connector, headers=headers, timeout=ClientTimeout(total=None, connect=10))
+    await stack.enter_async_context(session)
+    return lambda name, arguments: _events(session, base + operator_channel.PREFIX + name, arguments)
+
+
+async def _events(session: ClientSession, url: str, arguments: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+    from aiohttp import ClientError  # noqa: PLC0415
+
+    is_whole = False
+    try:
+        async with session.post(url, json=dict(arguments), allow_redirects=False) as answer:
+            if answer.content_type != "application/x-ndjson":
+                text = (await answer.text())[:500].strip()
+                raise OperationFailed(text or f"{url} answered {answer.status}; is it a teepi of this version?")
+            async for line in answer.content:
+                event: dict[str, Any] = json.loads(line)
+                if "error" in event:
+                    raise OperationFailed(event["error"])
+                is_whole = "result" in event
+                yield event
+    except (ClientError, OSError, ValueError) as error:
+        raise OperationFailed(
+            f"The teepi at {url} did not answer to the end: {str(error) or type(error).__name__}."
+        ) from None
+    if not is_whole:
+        raise OperationFailed(f"The teepi at {url} ended before the operation did.")
+
+
+async def _direct(stack: AsyncExitStack, settings: Settings) -> Call:
+    """Work on the cache in this process, alone."""
+    from teepi.catalog import Catalog  # noqa: PLC0415 - not needed where a server runs
+    from teepi.eviction import Keeper  # noqa: PLC0415
+    from teepi.limits import Limits  # noqa: PLC0415
+    from teepi.maintenance import recover  # noqa: PLC0415
+    from teepi.metrics import Metrics  # noqa: PLC0415
+    from teepi.operations import Operations  # noqa: PLC0415
+    from teepi.store import PageStore, Store  # noqa: PLC0415
+    from teepi.tasks import TaskScope  # noqa: PLC0415
+
+    if not await asyncio.to_thread(settings.cache_dir.is_dir):
+        raise StoreError(f"There is no cache in {settings.cache_dir} yet; name another with --cache-dir.")
+    store = await asyncio.to_thread(Store, settings.cache_dir)
+    stack.callback(store.close)
+    try:
+        await asyncio.to_thread(store.lock, _LOCK_WAIT_SECONDS)
+    except StoreError:
+        raise StoreError(
+            f"A teepi uses {settings.cache_dir}, but its socket there does not answer; run this as its user, "
+            "or name its address with --url."
+        ) from None
+    catalog = await asyncio.to_thread(Catalog.open, store.catalog_path)
+    stack.push_async_callback(catalog.close)
+    scope = TaskScope()
+    stack.push_async_callback(scope.aclose)
+    pages = (PageStore(store.pages_path, store.committing), PageStore(store.legacy_path, store.committing))
+    keeper = Keeper(store, catalog, pages, scope, Metrics())
+    await keeper.begin(settings.max_size_bytes, settings.min_free_bytes)
+    await recover(store, pages[0], catalog, Limits(), keeper)
+    operations = Operations(store, catalog, keeper, pages)
+
+    async def call(name: str, arguments: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        async with aclosing(operations.call(name, arguments)) as events:
+            async for event in events:
+                yield event
+
+    return call

@@ -1,0 +1,33 @@
+"""Sizes as people write and read them: ``50GB``, ``20GiB``, ``1500000``."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_FACTORS: Final = {
+    "": 1,
+    "b": 1,
+    **{prefix + "b": 1000**power for power, prefix in enumerate("kmgt", 1)},
+    **{prefix + "ib": 1024**power for power, prefix in enumerate("kmgt", 1)},
+}
+_SIZE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([A-Za-z]{0,3})")
+_STEP: Final = 1000
+
+
+def parse_size(value: str | int) -> int:
+    """Return bytes. Raises ValueError saying what is expected."""
+    found = _SIZE.fullmatch(str(value).strip())
+    factor = None if found is None else _FACTORS.get(found[2].lower())
+    if found is None or factor is None:
+        raise ValueError("write a size such as 50GB, 20GiB or a number of bytes")
+    return int(float(found[1]) * factor) if "." in found[1] else int(found[1]) * factor
+
+
+def said(size: float) -> str:
+    """Return bytes for people, in units of 1000."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(size) < _STEP:
+            return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= _STEP
+    return f"{size:.1f} TB"

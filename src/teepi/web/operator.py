@@ -1,0 +1,104 @@
+"""Handlers for operators: each call of ``operations`` as JSON, one object on a line, while it runs.
+
+``over_socket`` is for the unix socket, whose mode is the permission; ``over_tcp`` asks for the token.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+from packaging.utils import canonicalize_name
+
+from teepi.errors import BadRequest, Forbidden, NotFound, TeepiError
+from teepi.http_semantics import decode_target
+from teepi.operator_channel import PREFIX
+from teepi.web import answers
+
+if TYPE_CHECKING:
+    from aiohttp.web_request import BaseRequest
+
+    from teepi.lists import ProjectLists
+    from teepi.operations import Operations
+    from teepi.pages import Pages
+
+_MOST_BYTES: Final = 1 << 20  # aiohttp's own limit for a body
+
+
+class OperatorHandlers:
+    """What needs a permission, and what proxpi lets anyone do."""
+
+    def __init__(self, operations: Operations, pages: Pages, lists: ProjectLists, token: str | None) -> None:
+        """Answer from ``operations``; without a ``token`` nobody is let in over TCP."""
+        self._operations = operations
+        self._pages = pages
+        self._lists = lists
+        self._token = token
+
+    async def over_tcp(self, request: BaseRequest, call: str) -> web.StreamResponse:
+        """``POST /+operator/{call}`` with ``Authorization: Bearer TOKEN`` (RFC 6750)."""
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        expected = self._token or ""
+        is_right = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), expected.encode())
+        if not (expected and is_right and scheme.lower() == "bearer"):
+            raise Forbidden("This is for operators: send the token of the data directory, or use 'teepi cache'.")
+        return await self._answer(request, call)
+
+    async def over_socket(self, request: BaseRequest) -> web.StreamResponse:
+        """Answer the same on the unix socket."""
+        try:
+            path, _ = decode_target(request.raw_path)
+            if request.method != "POST" or not path.startswith(PREFIX):
+                raise NotFound(f"There is nothing at this URL; calls are POST {PREFIX}NAME.")
+            return await self._answer(request, path.removeprefix(PREFIX))
+        except TeepiError as error:
+            return answers.error(error)
+
+    async def _answer(self, request: BaseRequest, call: str) -> web.StreamResponse:
+        events = self._operations.call(call, await _arguments(request))
+        response = web.StreamResponse(
+            headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"},
+        )
+        async with aclosing(events) as running:
+            first = await anext(running)  # what is wrong from the beginning gets its own status
+            await response.prepare(request)
+            await response.write(_line(first))
+            try:
+                async for event in running:
+                    await response.write(_line(event))
+            except TeepiError as error:
+                await response.write(_line({"error": error.message}))
+        await response.write_eof()
+        return response
+
+    # -- proxpi --------------------------------------------------------------------------------------
+
+    async def invalidate(self, request: BaseRequest, name: str) -> web.StreamResponse:  # noqa: ARG002 - a handler
+        """``DELETE /cache/{project}``: proxpi forgets the page; here upstream is asked again before it is served."""
+        await self._pages.invalidate(canonicalize_name(name))
+        return web.json_response({"status": "success", "data": None})
+
+    async def invalidate_list(self, request: BaseRequest) -> web.StreamResponse:  # noqa: ARG002 - a handler
+        """``DELETE /cache/list``: the same for the list of projects."""
+        await self._lists.invalidate()
+        return web.json_response({"status": "success", "data": None})
+
+
+async def _arguments(request: BaseRequest) -> dict[str, Any]:
+    try:
+        body = await request.read()
+        found = json.loads(body) if body else {}
+    except web.HTTPRequestEntityTooLarge:
+        raise BadRequest(f"The arguments of an operation take no more than {_MOST_BYTES} bytes.") from None
+    except (ValueError, RecursionError):
+        raise BadRequest("The arguments of an operation are one JSON object.") from None
+    if not isinstance(found, dict):
+        raise BadRequest("The arguments of an operation are one JSON object.")
+    return found
+
+
+def _line(event: dict[str, Any]) -> bytes:
+    return json.dumps(event).encode() + b"\n"

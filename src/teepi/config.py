@@ -47,6 +47,8 @@ class Settings:
     """Never ask upstream."""
     synthesize_metadata: bool
     """Advertise core metadata of wheels for which upstream has none, and read it out of them when asked."""
+    drain_seconds: float
+    """So long running answers may take to end once teepi is told to stop."""
     log_level: str
     """``debug``, ``info``, ``warning`` or ``error``."""
 
@@ -99,6 +101,7 @@ def trace(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Effective
         page_ttl_seconds=values.get("page_ttl", 600.0),
         offline=values.get("offline", False),
         synthesize_metadata=values.get("synthesize_metadata", True),
+        drain_seconds=values.get("drain", 5.0),
         log_level=values.get("log_level", "info"),
     )
     names = (*(option.name for option in OPTIONS), *indexes)

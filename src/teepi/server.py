@@ -29,6 +29,7 @@ from teepi.metadata import CoreMetadata
 from teepi.metrics import Metrics
 from teepi.pages import Pages
 from teepi.store import ListStore, PageStore, Store
+from teepi.systemd import Notifier, inherited_sockets
 from teepi.tasks import TaskScope
 from teepi.upstream import Upstream, shown
 from teepi.web import connection
@@ -40,6 +41,8 @@ from teepi.web.send import Senders
 from teepi.web.simple import PageHandlers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from teepi.config import Settings
 
 log = logging.getLogger(__name__)
@@ -47,8 +50,7 @@ log = logging.getLogger(__name__)
 _BACKLOG: Final = 2048  # six uv installs open 300 connections at once
 _KEEPALIVE_SECONDS: Final = 90.0  # installers idle up to 75 s between requests
 _HEAD_BYTES: Final = 16384
-DRAIN_SECONDS: Final = 5.0  # podman kills 10 s after SIGTERM
-_CLOSE_SECONDS: Final = 0.5
+_CLOSE_SECONDS: Final = 0.5  # aiohttp waits for it twice: for the handlers to end, and for them to be cancelled
 _DRAIN_POLL_SECONDS: Final = 0.05
 _DESCRIPTORS: Final = 1 << 20
 
@@ -56,8 +58,8 @@ _DESCRIPTORS: Final = 1 << 20
 class Server:
     """All of teepi on one event loop."""
 
-    def __init__(self, settings: Settings, limits: Limits | None = None) -> None:
-        """Do nothing yet."""
+    def __init__(self, settings: Settings, limits: Limits | None = None, sockets: Sequence[socket.socket] = ()) -> None:
+        """Do nothing yet. ``sockets`` listen already and take the place of ``settings.listen``."""
         self.settings = settings
         self.limits = limits or Limits()
         self.metrics = Metrics()
@@ -66,6 +68,7 @@ class Server:
         self.registry = Registry()
         self._undo = contextlib.AsyncExitStack()
         self._http: connection.Server | None = None
+        self._sockets = sockets
         self._listeners: list[asyncio.Server] = []
 
     async def start(self) -> None:
@@ -166,7 +169,9 @@ class Server:
         http = self._http
         if http is None:
             return
-        for host, port in self.settings.listen:
+        for inherited in self._sockets:
+            self._add_listener(await loop.create_server(http, sock=inherited, backlog=_BACKLOG))
+        for host, port in self.settings.listen if not self._sockets else ():
             try:
                 listener = await loop.create_server(
                     http,
@@ -181,17 +186,30 @@ class Server:
                 reason = os.strerror(number) if number else error.strerror or error
                 msg = f"teepi cannot listen on {host}:{port} ({reason}); choose another with --listen."
                 raise StoreError(msg) from error
-            self._listeners.append(listener)
-            self.addresses += [sock.getsockname()[:2] for sock in listener.sockets]
+            self._add_listener(listener)
 
-    async def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
-        """Take no more connections, let running answers end for ``drain_seconds``, keep partials, close."""
+    def _add_listener(self, listener: asyncio.Server) -> None:
+        self._listeners.append(listener)
+        self.addresses += [sock.getsockname()[:2] for sock in listener.sockets]
+
+    @property
+    def connections(self) -> int:
+        """Number of clients that are connected."""
+        return len(self._http.connections) if self._http is not None else 0
+
+    async def stop(self, drain_seconds: float | None = None) -> None:
+        """Take no more connections, let running answers end, keep partials, close.
+
+        ``drain_seconds`` (default: the setting) bounds the wait for the answers; up to a second more goes to closing.
+        """
+        if drain_seconds is None:
+            drain_seconds = self.settings.drain_seconds
         for listener in self._listeners:
             listener.close()
         if self._http is not None:
             self._http.pre_shutdown()
             deadline = time.monotonic() + drain_seconds
-            while self._http.connections and time.monotonic() < deadline:  # noqa: ASYNC110 - aiohttp tells nobody
+            while self.connections and time.monotonic() < deadline:  # noqa: ASYNC110 - aiohttp tells nobody
                 await asyncio.sleep(_DRAIN_POLL_SECONDS)
             await self._http.shutdown(_CLOSE_SECONDS)
         await self._undo.aclose()
@@ -219,7 +237,8 @@ async def _serve(settings: Settings) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-    server = Server(settings)
+    notifier = Notifier(os.environ)
+    server = Server(settings, sockets=inherited_sockets(os.environ))
     starting = asyncio.ensure_future(server.start())
     waiting = asyncio.ensure_future(stopping.wait())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -230,7 +249,12 @@ async def _serve(settings: Settings) -> int:
         return 0
     await starting
     _say_hello(server)
+    notifier.ready(f"Serving on {', '.join(_bases(server))}.")
     await waiting
+    notifier.stopping(
+        f"Finishing what clients wait for ({server.connections} connected), for up to {settings.drain_seconds:g} s.",
+        within_seconds=settings.drain_seconds,
+    )
     ending = asyncio.ensure_future(server.stop())
     hurried = asyncio.ensure_future(again.wait())
     await asyncio.wait({ending, hurried}, return_when=asyncio.FIRST_COMPLETED)
@@ -241,13 +265,18 @@ async def _serve(settings: Settings) -> int:
         await server.stop(drain_seconds=0)
     else:
         await ending
+    notifier.close()
     return 0
+
+
+def _bases(server: Server) -> list[str]:
+    return [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in server.addresses]
 
 
 def _say_hello(server: Server) -> None:
     """Print where teepi listens and the lines to paste."""
     settings = server.settings
-    bases = [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in server.addresses]
+    bases = _bases(server)
     lines = [f"teepi {__version__} listens on {base}" for base in bases]
     if settings.offline:
         lines.append("offline: nothing is asked of any upstream")

@@ -93,6 +93,7 @@ def settings_for(directory: Path, upstream: str, *, index: Mapping[str, Any] | N
         page_ttl_seconds=600.0,
         offline=False,
         synthesize_metadata=True,
+        drain_seconds=5.0,
         log_level="info",
     )
     return dataclasses.replace(settings, **changes)
@@ -139,12 +140,15 @@ class TeepiProcess:
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         log_level: str = "info",
+        descriptors: Sequence[int] = (),
     ) -> None:
         """Prepare; directories lie below ``directory`` unless ``arguments`` say otherwise.
 
         ``prefix`` is a command that runs what follows it: ``strace -f …``, ``prlimit …``, ``unshare …``.
+        ``descriptors`` are inherited.
         """
         self.directory = directory
+        self._descriptors = descriptors
         self.cache_dir = directory / "cache"
         self.stdout = ""
         self.stderr = ""
@@ -167,6 +171,7 @@ class TeepiProcess:
             stderr=asyncio.subprocess.PIPE,
             env=self._environment,
             cwd=self.directory,
+            pass_fds=self._descriptors,
         )
         self._readers = [
             asyncio.create_task(self._collect(self._process.stdout, "stdout")),

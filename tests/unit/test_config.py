@@ -57,6 +57,7 @@ def test_load_nothing_given_uses_defaults(home: dict[str, str], tmp_path: Path) 
         page_ttl_seconds=600.0,
         offline=False,
         synthesize_metadata=True,
+        drain_seconds=5.0,
         log_level="info",
     )
 
@@ -80,6 +81,7 @@ GIVEN: dict[str, tuple[str, str, str, Any]] = {
     "page_ttl": ("1.5", "2", "3", 1.5),
     "offline": ("true", "false", "false", True),
     "synthesize_metadata": ("no", "yes", "true", False),
+    "drain": ("0.5", "2", "3", 0.5),
     "log_level": ("DEBUG", "error", '"warning"', "debug"),
 }
 
@@ -104,7 +106,7 @@ def test_load_option_in_all_places_takes_flag_then_variable_then_file(
         settings = config.load(arguments, home | environ)
         if option.name == "upstream":
             return settings.indexes["root/pypi"].upstream
-        return getattr(settings, "page_ttl_seconds" if option.name == "page_ttl" else option.name)
+        return getattr(settings, option.name + "_seconds" if option.name in {"page_ttl", "drain"} else option.name)
 
     file = toml(f"{option.name} = {in_file}")
     from_file, from_variable = loaded(file, {}), loaded(file, {option.variable: other})

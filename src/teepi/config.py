@@ -20,7 +20,17 @@ from teepi.options import CONFIG_VARIABLE, OPTIONS, PREFIX, Option
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CONFIG_VARIABLE", "DEFAULT_INDEX_NAME", "OPTIONS", "Effective", "Option", "Settings", "load", "trace"]
+__all__ = [
+    "CONFIG_VARIABLE",
+    "DEFAULT_INDEX_NAME",
+    "OPTIONS",
+    "PREFIX",
+    "Effective",
+    "Option",
+    "Settings",
+    "load",
+    "trace",
+]
 
 DEFAULT_INDEX_NAME: Final = "root/pypi"
 """The index that is always there; a bare ``upstream`` is its upstream."""

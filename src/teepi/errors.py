@@ -26,6 +26,10 @@ class ConfigError(TeepiError):
     """A flag, variable or configuration key is wrong; the process does not start."""
 
 
+class ServiceError(TeepiError):
+    """The machine's service manager is missing or refuses."""
+
+
 class BadRequest(TeepiError):
     """The request target or a header cannot be read."""
 

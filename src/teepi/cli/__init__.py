@@ -27,6 +27,8 @@ INTERRUPTED: Final = 130
 COMMANDS: Final = {
     "serve": ("serve", "Serve a package index."),
     "config": ("settings", "Write, show and check the configuration."),
+    "service": ("service", "Run teepi from boot on, by systemd."),
+    "health": ("health", "Ask whether a server answers."),
 }
 """By name: the module below this package whose ``command`` it is, and the line of the overview."""
 

@@ -21,7 +21,17 @@ from teepi.options import CONFIG_VARIABLE, OPTIONS, PREFIX, Option
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CONFIG_VARIABLE", "DEFAULT_INDEX_NAME", "OPTIONS", "Effective", "Option", "Settings", "load", "trace"]
+__all__ = [
+    "CONFIG_VARIABLE",
+    "DEFAULT_INDEX_NAME",
+    "OPTIONS",
+    "PREFIX",
+    "Effective",
+    "Option",
+    "Settings",
+    "load",
+    "trace",
+]
 
 DEFAULT_INDEX_NAME: Final = "root/pypi"
 """The index that is always there; a bare ``upstream`` is its upstream."""
@@ -60,6 +70,8 @@ class Settings:
     """Never ask upstream."""
     synthesize_metadata: bool
     """Advertise core metadata of wheels for which upstream has none, and read it out of them when asked."""
+    drain_seconds: float
+    """So long running answers may take to end once teepi is told to stop."""
     log_level: str
     """``debug``, ``info``, ``warning`` or ``error``."""
     log_format: str
@@ -120,6 +132,7 @@ def trace(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Effective
         patience_seconds=values.get("patience", Limits().page_patience_seconds),
         offline=values.get("offline", False),
         synthesize_metadata=values.get("synthesize_metadata", True),
+        drain_seconds=values.get("drain", 5.0),
         log_level=values.get("log_level", "info"),
         log_format=values.get("log_format", "text"),
     )

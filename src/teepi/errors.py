@@ -30,6 +30,10 @@ class BadInput(TeepiError):
     """A file or a word that a command was given cannot be used."""
 
 
+class ServiceError(TeepiError):
+    """The machine's service manager is missing or refuses."""
+
+
 class BadRequest(TeepiError):
     """The request target or a header cannot be read."""
 

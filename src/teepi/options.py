@@ -247,6 +247,15 @@ OPTIONS: Final = (
         reloads=True,
     ),
     Option(
+        "drain",
+        parse_seconds,
+        "SECONDS",
+        "how long running answers may take to end once teepi is told to stop",
+        "5",
+        toml=(int, float),
+        example="5",
+    ),
+    Option(
         "log_level",
         _log_level,
         "LEVEL",

@@ -27,10 +27,11 @@ from teepi.live import Live
 from teepi.metrics import Metrics
 from teepi.origins import shown
 from teepi.sizes import said
+from teepi.systemd import Notifier, inherited_sockets
 from teepi.web import connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from teepi.config import Settings
     from teepi.web.operator import OperatorHandlers
@@ -40,8 +41,7 @@ log = logging.getLogger(__name__)
 _BACKLOG: Final = 2048  # six uv installs open 300 connections at once
 _KEEPALIVE_SECONDS: Final = 90.0  # installers idle up to 75 s between requests
 _HEAD_BYTES: Final = 16384
-DRAIN_SECONDS: Final = 5.0  # podman kills 10 s after SIGTERM
-_CLOSE_SECONDS: Final = 0.5
+_CLOSE_SECONDS: Final = 0.5  # aiohttp waits for it twice: for the handlers to end, and for them to be cancelled
 _SWITCH_SECONDS: Final = 0.001  # a thread that parses a page lets the event loop in after so long
 _DRAIN_POLL_SECONDS: Final = 0.05
 _DESCRIPTORS: Final = 1 << 20
@@ -51,8 +51,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of mallopt(3)
 class Server:
     """All of teepi on one event loop."""
 
-    def __init__(self, settings: Settings, limits: Limits | None = None) -> None:
-        """Do nothing yet; without ``limits`` they are the real ones, with the patience of ``settings``."""
+    def __init__(self, settings: Settings, limits: Limits | None = None, sockets: Sequence[socket.socket] = ()) -> None:
+        """Do nothing yet; without ``limits`` they are the real ones, with the patience of ``settings``.
+
+        ``sockets`` listen already and take the place of ``settings.listen``.
+        """
         self.live = Live(settings)
         self.limits = limits or Limits(page_patience_seconds=settings.patience_seconds)
         self.metrics = Metrics()
@@ -63,6 +66,7 @@ class Server:
         self._undo = contextlib.AsyncExitStack()
         self._http: connection.Server | None = None
         self._operators: connection.Server | None = None
+        self._sockets = sockets
         self._listeners: list[asyncio.Server] = []
 
     @property
@@ -82,7 +86,7 @@ class Server:
 
     async def _start(self) -> None:
         services = await assemble(
-            self.live, self.limits, self.metrics, self.registry, self._undo, self._count_connections
+            self.live, self.limits, self.metrics, self.registry, self._undo, lambda: self.connections
         )
         self._services = services
         self._http = connection.Server(
@@ -95,9 +99,6 @@ class Server:
         await self._listen()
         await self._listen_to_operators(services.operator)
         services.start()
-
-    def _count_connections(self) -> int:
-        return 0 if self._http is None else len(self._http.connections)
 
     def reload(self, settings: Settings) -> list[str]:
         """Let other settings hold from now on; return the names of those that changed and need a restart."""
@@ -113,7 +114,9 @@ class Server:
         http = self._http
         if http is None:
             return
-        for host, port in self.live.settings.listen:
+        for inherited in self._sockets:
+            self._add_listener(await loop.create_server(http, sock=inherited, backlog=_BACKLOG))
+        for host, port in self.live.settings.listen if not self._sockets else ():
             try:
                 listener = await loop.create_server(
                     http,
@@ -128,8 +131,7 @@ class Server:
                 reason = os.strerror(number) if number else error.strerror or error
                 msg = f"teepi cannot listen on {host}:{port} ({reason}); choose another with --listen."
                 raise StoreError(msg) from error
-            self._listeners.append(listener)
-            self.addresses += [sock.getsockname()[:2] for sock in listener.sockets]
+            self._add_listener(listener)
 
     async def _listen_to_operators(self, operator: OperatorHandlers) -> None:
         """Answer on the unix socket; without one operators need the token."""
@@ -143,10 +145,24 @@ class Server:
         self._listeners.append(await asyncio.get_running_loop().create_unix_server(self._operators, sock=sock))
         self._undo.callback(operator_channel.unbind, cache_dir)
 
-    async def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
-        """Take no more connections, let running answers end for ``drain_seconds``, keep partials, close."""
+    def _add_listener(self, listener: asyncio.Server) -> None:
+        self._listeners.append(listener)
+        self.addresses += [sock.getsockname()[:2] for sock in listener.sockets]
+
+    @property
+    def connections(self) -> int:
+        """Number of clients that are connected."""
+        return len(self._http.connections) if self._http is not None else 0
+
+    async def stop(self, drain_seconds: float | None = None) -> None:
+        """Take no more connections, let running answers end, keep partials, close.
+
+        ``drain_seconds`` (default: the setting) bounds the wait for the answers; up to a second more goes to closing.
+        """
         if self._services is not None:
             self._services.readiness.is_draining = True
+        if drain_seconds is None:
+            drain_seconds = self.live.settings.drain_seconds
         for listener in self._listeners:
             listener.close()
         if self._operators is not None:
@@ -154,7 +170,7 @@ class Server:
         if self._http is not None:
             self._http.pre_shutdown()
             deadline = time.monotonic() + drain_seconds
-            while self._http.connections and time.monotonic() < deadline:  # noqa: ASYNC110 - aiohttp tells nobody
+            while self.connections and time.monotonic() < deadline:  # noqa: ASYNC110 - aiohttp tells nobody
                 await asyncio.sleep(_DRAIN_POLL_SECONDS)
             await self._http.shutdown(_CLOSE_SECONDS)
         await self._undo.aclose()
@@ -182,7 +198,8 @@ async def _serve(settings: Settings, reread: Callable[[], Settings]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-    server = Server(settings)
+    notifier = Notifier(os.environ)
+    server = Server(settings, sockets=inherited_sockets(os.environ))
     starting = asyncio.ensure_future(server.start())
     waiting = asyncio.ensure_future(stopping.wait())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -192,9 +209,22 @@ async def _serve(settings: Settings, reread: Callable[[], Settings]) -> int:
         waiting.cancel()
         return 0
     await starting
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, server, reread)
     _say_hello(server)
+    status = f"Serving on {', '.join(_bases(server))}."
+
+    def reload() -> None:
+        notifier.reloading()
+        _reload(server, reread)
+        notifier.ready(status)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+    notifier.ready(status)
     await waiting
+    drain_seconds = server.live.settings.drain_seconds
+    notifier.stopping(
+        f"Finishing what clients wait for ({server.connections} connected), for up to {drain_seconds:g} s.",
+        within_seconds=drain_seconds,
+    )
     ending = asyncio.ensure_future(server.stop())
     hurried = asyncio.ensure_future(again.wait())
     await asyncio.wait({ending, hurried}, return_when=asyncio.FIRST_COMPLETED)
@@ -205,6 +235,7 @@ async def _serve(settings: Settings, reread: Callable[[], Settings]) -> int:
         await server.stop(drain_seconds=0)
     else:
         await ending
+    notifier.close()
     return 0
 
 
@@ -220,10 +251,14 @@ def _reload(server: Server, reread: Callable[[], Settings]) -> None:
         log.warning("Only a restart brings a new %s.", ", ".join(kept))
 
 
+def _bases(server: Server) -> list[str]:
+    return [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in server.addresses]
+
+
 def _say_hello(server: Server) -> None:
     """Print where teepi listens and the lines to paste."""
     settings = server.live.settings
-    bases = [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in server.addresses]
+    bases = _bases(server)
     lines = [f"teepi {__version__} listens on {base}" for base in bases]
     if settings.offline:
         lines.append("offline: nothing is asked of any upstream")

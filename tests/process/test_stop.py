@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -120,3 +121,27 @@ async def test_stop_asked_twice_ends_at_once_and_keeps_the_partial(
     assert "Traceback" not in teepi.stderr
     gate.open()
     await assert_resumes(await make_process(), upstream, file, MIB - WITHHELD)
+
+
+async def test_stop_with_fifty_downloads_ends_in_time_and_all_resume(
+    make_process: MakeProcess, publish: Publish, upstream: Upstream
+) -> None:
+    """Fifty clients in mid-download are cut short after the drain; exit 0, and the next process asks for the rests."""
+    files = [publish(4 * WITHHELD, "d" * length) for length in range(1, 51)]  # the name's length is the seed
+    gates = [upstream.gate(file.path, 2 * WITHHELD) for file in files]
+    teepi = await make_process(arguments=["--drain", "1"])
+    clients = await asyncio.gather(*(begin(teepi, file.link, WITHHELD) for file in files))
+    began = time.monotonic()
+    assert await teepi.terminate() == 0
+    assert 0.9 < time.monotonic() - began < 5  # the drain, then closing and fifty syncs
+    for client, _ in clients:
+        client.close()
+    assert "Traceback" not in teepi.stderr
+    for gate in gates:
+        gate.open()
+    again = await make_process()
+    answers = await asyncio.gather(*(fetch(again.address, file.link) for file in files))
+    assert [answer.body == file.content for answer, file in zip(answers, files, strict=True)] == [True] * 50
+    assert [len(upstream.ranges(file.path)) for file in files] == [2] * 50
+    asked = [int((upstream.ranges(file.path)[1] or "bytes=0-")[6:-1]) for file in files]
+    assert min(asked) >= WITHHELD

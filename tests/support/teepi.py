@@ -99,6 +99,7 @@ def settings_for(directory: Path, upstream: str, *, index: Mapping[str, Any] | N
         patience_seconds=Limits().page_patience_seconds,
         offline=False,
         synthesize_metadata=True,
+        drain_seconds=5.0,
         log_level="info",
         log_format="text",
     )
@@ -146,12 +147,15 @@ class TeepiProcess:
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         log_level: str = "info",
+        descriptors: Sequence[int] = (),
     ) -> None:
         """Prepare; directories lie below ``directory`` unless ``arguments`` say otherwise.
 
         ``prefix`` is a command that runs what follows it: ``strace -f …``, ``prlimit …``, ``unshare …``.
+        ``descriptors`` are inherited.
         """
         self.directory = directory
+        self._descriptors = descriptors
         self.cache_dir = directory / "cache"
         self.stdout = ""
         self.stderr = ""
@@ -176,6 +180,7 @@ class TeepiProcess:
             stderr=asyncio.subprocess.PIPE,
             env=self._environment,
             cwd=self.directory,
+            pass_fds=self._descriptors,
         )
         self._readers = [
             asyncio.create_task(self._collect(self._process.stdout, "stdout")),

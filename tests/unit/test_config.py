@@ -64,6 +64,7 @@ def test_load_nothing_given_uses_defaults(home: dict[str, str], tmp_path: Path) 
         patience_seconds=2.0,
         offline=False,
         synthesize_metadata=True,
+        drain_seconds=5.0,
         log_level="info",
         log_format="text",
     )
@@ -94,6 +95,7 @@ GIVEN: dict[str, tuple[str, str, str, Any]] = {
     "patience": ("0", "0.5", "3", 0.0),
     "offline": ("true", "false", "false", True),
     "synthesize_metadata": ("no", "yes", "true", False),
+    "drain": ("0.5", "2", "3", 0.5),
     "log_level": ("DEBUG", "error", '"warning"', "debug"),
     "log_format": ("JSON", "text", '"text"', "json"),
 }

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 _KEPT_BYTES: Final = 64 << 20  # of page bodies and finished variants in memory
 _ABSENT_KEPT: Final = 10_000
-_VARIANTS_KEPT: Final = 16  # per page; a path of many empty segments asks for another one each time
+_VARIANTS_KEPT: Final = 16  # per page: format, coding and depth
 _THREAD_BYTES: Final = 256 << 10  # a larger page is parsed and rendered off the event loop
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
@@ -19,6 +18,7 @@ from tests.support.wheels import sdist, wheel
 
 if TYPE_CHECKING:
     from tests.conftest import MakeTeepi
+    from tests.http.clock import Clock
     from tests.support.clients import Answer
     from tests.support.projects import Form
     from tests.support.teepi import Teepi
@@ -28,29 +28,6 @@ THEIRS = "/pypi/foo-bar/json"
 WHEEL = wheel("foo-bar", "1.0")
 SDIST = sdist("foo-bar", "1.0")
 NEXT = sdist("foo-bar", "2.0rc1")
-
-
-class Clock:
-    """Stands for ``time`` in what judges ages."""
-
-    ahead = 0.0
-
-    def monotonic(self) -> float:
-        """Return the monotonic clock."""
-        return time.monotonic() + self.ahead
-
-    def time(self) -> float:
-        """Return the wall clock."""
-        return time.time() + self.ahead
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Give the clock of pages and documents into the test's hands."""
-    clock = Clock()
-    for module in ("pages", "legacy"):
-        monkeypatch.setattr(f"teepi.{module}.time", clock)
-    return clock
 
 
 @pytest.fixture

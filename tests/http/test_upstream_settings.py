@@ -44,15 +44,6 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
     give_names(monkeypatch)
 
 
-@pytest.fixture
-async def second() -> AsyncIterator[Upstream]:
-    """Give another scripted upstream."""
-    server = Upstream()
-    await server.start()
-    yield server
-    await server.stop()
-
-
 def secret_index(upstream: Upstream) -> dict[str, Any]:
     """Return the settings of an index with credentials and an extra header."""
     url = named("index.example", upstream).replace("//", "//user:pa%2Fss%20word@") + "/simple/"

@@ -30,8 +30,9 @@ from teepi.files import Outcome
 from teepi.http_semantics import RangeRequest
 from teepi.model import Digest
 from teepi.source import SourceHead
+from teepi.tasks import in_thread
 from teepi.watchdog import WatchedStream
-from teepi.wheel_metadata import TAIL_BYTES, extract, plan, wheel_name
+from teepi.wheel_metadata import METADATA_BYTES, TAIL_BYTES, extract, plan, wheel_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -110,6 +111,22 @@ class CoreMetadata:
         if record.wheel is not None:
             await self._catalog.learn_core_metadata(record.project, record.wheel.key.value, sha256)
             self._pages.forget_core_metadata(record.project)  # not before: a page looks into the catalogue
+
+    async def read(self, record: FileRecord) -> bytes:
+        """Return core metadata itself; ``record`` is its own, upstream's or of what is read out.
+
+        Raises as fetching any file does, and :class:`UpstreamError` for what cannot be held in memory.
+        """
+        opened = self._files.open(record)
+        try:
+            await self._arrive(opened)
+            file, size = opened.body.file, opened.body.total
+            if file is None or size is None or size > METADATA_BYTES:
+                msg = f"{record.filename} cannot be looked into."
+                raise UpstreamError(msg)
+            return await in_thread(lambda: os.pread(file.fd, size, 0))
+        finally:
+            opened.close()
 
     # -- reading out ---------------------------------------------------------------------------------
 

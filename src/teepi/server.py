@@ -19,13 +19,13 @@ import uvloop
 from teepi import __version__, maintenance
 from teepi.catalog import Catalog
 from teepi.download import Registry
-from teepi.errors import StoreError
+from teepi.errors import NoCoreMetadata, StoreError
 from teepi.files import Files
 from teepi.indexes import DEFAULT_INDEX, Indexes
 from teepi.legacy import Legacy
 from teepi.limits import Limits
 from teepi.lists import ProjectLists
-from teepi.metadata import CoreMetadata
+from teepi.metadata import METADATA, CoreMetadata
 from teepi.metrics import Metrics
 from teepi.origins import shown
 from teepi.pages import Pages
@@ -42,6 +42,7 @@ from teepi.web.simple import PageHandlers
 
 if TYPE_CHECKING:
     from teepi.config import Settings
+    from teepi.model import FileRecord
 
 log = logging.getLogger(__name__)
 
@@ -122,14 +123,6 @@ class Server:
             offline=settings.offline,
             synthesize_metadata=settings.synthesize_metadata,
         )
-        legacy = Legacy(
-            upstreams,
-            PageStore(store.legacy_path, store.committing),
-            scope,
-            limits,
-            ttl_seconds=settings.page_ttl_seconds,
-            offline=settings.offline,
-        )
         files = Files(store, catalog, self.registry, upstreams, scope, limits, self.metrics, offline=settings.offline)
         files.extraction = core_metadata = CoreMetadata(files, pages, catalog, scope, limits)
         indexes = Indexes(
@@ -139,6 +132,21 @@ class Server:
             limits,
             core_metadata=core_metadata if settings.synthesize_metadata else None,
             offline=settings.offline,
+        )
+
+        async def read_metadata(wheel: FileRecord) -> bytes:
+            if not (wheel.metadata or settings.synthesize_metadata):
+                raise NoCoreMetadata(f"Upstream has no core metadata of {wheel.filename}.")
+            return await core_metadata.read(await indexes.file(wheel.index, wheel.address + METADATA))
+
+        legacy = Legacy(
+            upstreams,
+            PageStore(store.legacy_path, store.committing),
+            scope,
+            limits,
+            ttl_seconds=settings.page_ttl_seconds,
+            offline=settings.offline,
+            core_metadata=read_metadata,
         )
         senders = Senders(limits, self.metrics)
         undo.callback(senders.close)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from teepi import maintenance, operator_channel
 from teepi.catalog import Catalog
+from teepi.errors import NoCoreMetadata
 from teepi.eviction import Keeper
 from teepi.exposition import Exposition, Gauges
 from teepi.files import Files
@@ -19,7 +20,7 @@ from teepi.indexes import DEFAULT_INDEX, Indexes
 from teepi.legacy import Legacy
 from teepi.lists import ProjectLists
 from teepi.loop_lag import LoopLag
-from teepi.metadata import CoreMetadata
+from teepi.metadata import METADATA, CoreMetadata
 from teepi.operations import Operations, Running
 from teepi.overview import Overviews
 from teepi.pages import Pages
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from teepi.limits import Limits
     from teepi.live import Live
     from teepi.metrics import Metrics
+    from teepi.model import FileRecord
 
 log = logging.getLogger(__name__)
 
@@ -134,10 +136,16 @@ async def assemble(  # noqa: PLR0915 - one line for each service
     metrics.cache_limit_bytes = store.space.limit
     pages = Pages(upstreams, page_store, catalog, scope, limits, metrics, live)
     undo.callback(pages.close)
-    legacy = Legacy(upstreams, legacy_store, scope, limits, live)
     files = Files(store, catalog, registry, upstreams, scope, limits, metrics, live)
     core_metadata = CoreMetadata(files, pages, catalog, metadata_store, scope, limits)
     indexes = Indexes(live, pages, catalog, limits, core_metadata)
+
+    async def read_metadata(wheel: FileRecord) -> bytes:
+        if not (wheel.metadata or live.synthesize_metadata):
+            raise NoCoreMetadata(f"Upstream has no core metadata of {wheel.filename}.")
+        return await core_metadata.read(await indexes.file(wheel.index, wheel.address + METADATA))
+
+    legacy = Legacy(upstreams, legacy_store, scope, limits, live, read_metadata)
     senders = Senders(limits, metrics)
     undo.callback(senders.close)
 

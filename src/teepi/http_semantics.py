@@ -57,10 +57,13 @@ def index_prefix(raw_path: str) -> str:
     """Return the ``../`` string that leads from the page at ``raw_path`` to the root of this server.
 
     ``raw_path`` is not decoded (an encoded slash is no segment) and has no query; in absolute form its scheme and
-    authority are no segments either. Empty segments count, since resolving a reference keeps them (RFC 3986, 5.2.4).
+    authority are no segments either. Behind an empty segment it leads no further than there: resolving a reference
+    keeps those (RFC 3986, 5.2.4), Python's urljoin drops them, and would climb out of a prefix that a proxy put before.
     """
     absolute = None if raw_path.startswith("/") else _ABSOLUTE_FORM.match(raw_path)
-    return "../" * (raw_path.count("/", absolute.end() if absolute is not None else 0) - 1)
+    path = raw_path[absolute.end() :] if absolute is not None else raw_path
+    below = path.rpartition("//")[2] if "//" in path else path[1:]
+    return "../" * below.count("/")
 
 
 # --- Negotiation (RFC 9110, 12.5.1; PEP 691) ---

@@ -22,10 +22,11 @@ from teepi.store import StoredPage
 from teepi.upstream import UpstreamPage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Hashable, Mapping
 
     from teepi.limits import Limits
     from teepi.live import Live
+    from teepi.model import FileRecord
     from teepi.page_memory import Page
     from teepi.store import PageStore
     from teepi.tasks import TaskScope
@@ -66,17 +67,23 @@ class Legacy:
         scope: TaskScope,
         limits: Limits,
         live: Live,
+        core_metadata: Callable[[FileRecord], Awaitable[bytes]] | None = None,
     ) -> None:
-        """``upstreams`` are those of ``pages``; ``store`` is a place of its own for the documents."""
+        """``upstreams`` are those of ``pages``; ``store`` is a place of its own for the documents.
+
+        ``core_metadata`` gives a wheel's, or raises.
+        """
         self._upstreams = upstreams
         self._store = store
         self._scope = scope
         self._limits = limits
         self._live = live
         self._asking = SingleFlight[_Document](scope)
+        self._core_metadata = core_metadata
+        self._reading = SingleFlight[bytes](scope)
         self._documents: OrderedDict[_Key, _Document] = OrderedDict()
         self._kept_bytes = 0
-        self._refused: OrderedDict[_Key, float] = OrderedDict()  # key -> monotonic seconds until when not to ask
+        self._refused: OrderedDict[Hashable, float] = OrderedDict()  # key -> monotonic seconds until when not to ask
 
     async def get(self, page: Page, base: str, version: str | None = None) -> tuple[bytes, str]:
         """Return the document of ``page`` (of its release ``version``), links below ``base``, and its ETag.
@@ -90,6 +97,7 @@ class Legacy:
                 msg = f"{page.content.project} has no version {version[:100]}."
                 raise NotFound(msg)
         stored = await self._find(page.stored.index, page.stored.project, known)
+        metadata = None if stored is not None else await self._read(legacy_json.wheel_of(page.content, known))
 
         def work() -> tuple[bytes, str]:
             body = None
@@ -99,11 +107,36 @@ class Legacy:
                 except TeepiError as error:
                     log.warning("%s", error)
             if body is None:
-                body = legacy_json.build(page.content, base, known)
+                body = legacy_json.build(page.content, base, known, metadata)
             return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
-        size = len(page.stored.body) + (0 if stored is None else len(stored.body))
+        size = len(page.stored.body) + (0 if stored is None else len(stored.body)) + len(metadata or b"")
         return work() if size < _THREAD_BYTES else await asyncio.to_thread(work)
+
+    async def _read(self, wheel: FileRecord | None) -> bytes | None:
+        """Return the core metadata of ``wheel``, or None where it cannot be had in time; it goes on coming."""
+        read = self._core_metadata
+        if wheel is None or read is None or self._refused.get(wheel.key, 0.0) > time.monotonic():
+            return None
+
+        async def work() -> bytes:
+            try:
+                return await read(wheel)
+            except TeepiError:
+                self._refuse(wheel.key)
+                raise
+
+        try:
+            return await self._reading.join((wheel.index, wheel.key), work, self._limits.page_patience_seconds)
+        except (TeepiError, TimeoutError) as error:
+            log.info("The legacy JSON of %s goes without core metadata: %s", wheel.project, error)
+            return None
+
+    def _refuse(self, key: Hashable) -> None:
+        """Do not ask for it again for a while."""
+        self._refused[key] = time.monotonic() + self._limits.absent_seconds
+        if len(self._refused) > _REFUSALS_KEPT:
+            self._refused.popitem(last=False)
 
     async def _find(self, index: str, project: str, version: str | None) -> StoredPage | None:
         """Return upstream's document, or None where there is none to be had now."""
@@ -137,9 +170,7 @@ class Legacy:
             # Remembered as an empty document: an index without legacy JSON is not asked for it with every page.
             answer = UpstreamPage(url, "", None, None, b"")
         except TeepiError as error:
-            self._refused[key] = time.monotonic() + self._limits.absent_seconds
-            if len(self._refused) > _REFUSALS_KEPT:
-                self._refused.popitem(last=False)
+            self._refuse(key)
             log.warning("The legacy JSON of %s was not fetched: %s", key[1], error)
             raise
         etag, modified, now = answer.etag, answer.last_modified, time.time()

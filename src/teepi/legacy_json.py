@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 import msgspec
+from packaging.metadata import parse_email
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -18,6 +19,7 @@ from teepi.errors import BadPage
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from teepi.model import FileRecord
     from teepi.simple_api import ProjectPage
 
 _EXTENSION: Final = re.compile(r"\.(whl|egg|exe|msi|rpm|deb|zip|tar|tgz|tbz|tar\.(?:gz|bz2|xz|Z|zst))$")
@@ -34,6 +36,13 @@ _UNKNOWN: Final = (
     "project_urls", "release_url", "requires_dist", "summary",
 )  # fmt: skip
 
+# Core metadata fields that info has under the same name and in the same form.
+_FROM_METADATA: Final = (
+    "author", "author_email", "classifiers", "description", "description_content_type", "download_url", "home_page",
+    "license", "license_expression", "license_files", "maintainer", "maintainer_email", "project_urls",
+    "provides_extra", "requires_python", "summary",
+)  # fmt: skip
+
 
 def same_version(one: str, other: str) -> bool:
     """Whether two spellings mean one version (PEP 440: ``1.0`` is ``1.0.0``; others must be the same string)."""
@@ -45,25 +54,50 @@ def find_version(page: ProjectPage, version: str) -> str | None:
     return next((known for known in _releases(page) if same_version(known, version)), None)
 
 
-def build(page: ProjectPage, base: str, version: str | None = None) -> bytes:
+def wheel_of(page: ProjectPage, version: str | None = None) -> FileRecord | None:
+    """Return the wheel whose core metadata tells most of ``version``, by default the newest; None where none is.
+
+    One whose core metadata upstream has goes before one that would have to be looked into.
+    """
+    releases = _releases(page)
+    chosen = version if version is not None else _latest(page, releases)
+    wheels = [page.files[at] for at in releases.get(chosen or "", []) if page.files[at].filename.endswith(".whl")]
+    return next((wheel for wheel in wheels if wheel.metadata), wheels[0] if wheels else None)
+
+
+def build(page: ProjectPage, base: str, version: str | None = None, metadata: bytes | None = None) -> bytes:
     """Return the document of ``page``; with ``version`` (as :func:`find_version` gives it) that of one release.
 
-    ``base`` is the absolute URL of the index, with its ``/``, to which the links of the page are relative.
+    ``base`` is the absolute URL of the index, with its ``/``, to which the links of the page are relative;
+    ``metadata`` is what the wheel of :func:`wheel_of` has, when it can be had.
     """
-    releases = {known: [_entry(page, at, base) for at in places] for known, places in _releases(page).items()}
-    chosen = version if version is not None else _latest(releases)
+    places = _releases(page)
+    chosen = version if version is not None else _latest(page, places)
+    releases = {known: [_entry(page, at, base) for at in at_all] for known, at_all in places.items()}
     files = releases.get(chosen or "", [])
-    info: dict[str, Any] = dict.fromkeys(_UNKNOWN)
+    told = {} if metadata is None else _told(metadata)
+    info: dict[str, Any] = dict.fromkeys(_UNKNOWN) | {"classifiers": []} | told
     name = page.document.get("name")
     info |= {
-        "classifiers": [],
         "name": name if isinstance(name, str) else page.project,
-        "requires_python": next((file["requires_python"] for file in files if file["requires_python"]), None),
+        "requires_python": next(
+            (file["requires_python"] for file in files if file["requires_python"]), told.get("requires_python")
+        ),
         "version": chosen,
         "yanked": bool(files) and all(file["yanked"] for file in files),
         "yanked_reason": next((file["yanked_reason"] for file in files if file["yanked_reason"]), None),
     }
     return _encode({"info": info, "last_serial": -1, "releases": releases, "urls": files, "vulnerabilities": []})
+
+
+def _told(metadata: bytes) -> dict[str, Any]:
+    """Return what core metadata says, under the keys of ``info``; what cannot be read is left out."""
+    raw: Mapping[str, Any] = dict(parse_email(metadata)[0])
+    told = {key: raw[key] for key in _FROM_METADATA if key in raw}
+    for key, given in (("keywords", "keywords"), ("platform", "platforms")):
+        if given in raw:
+            told[key] = ",".join(raw[given])
+    return told | {"requires_dist": raw.get("requires_dist", [])}  # none is an answer, too; null says not known
 
 
 def adopt(body: bytes, page: ProjectPage, base: str, version: str | None = None) -> bytes:
@@ -145,13 +179,13 @@ def _age(key: Version | str) -> tuple[bool, Any]:
     return isinstance(key, Version), key
 
 
-def _latest(releases: Mapping[str, list[dict[str, Any]]]) -> str | None:
+def _latest(page: ProjectPage, releases: Mapping[str, list[int]]) -> str | None:
     """Return the newest version that installers would choose: neither yanked nor a pre-release where there is one."""
 
     def rank(version: str) -> tuple[bool, bool, bool, bool]:
-        key, files = _version_key(version), releases[version]
-        has_offer = any(not file["yanked"] for file in files)
-        return has_offer, isinstance(key, Version) and not key.is_prerelease, isinstance(key, Version), bool(files)
+        key, places = _version_key(version), releases[version]
+        has_offer = any(not _is_yanked(page, at) for at in places)
+        return has_offer, isinstance(key, Version) and not key.is_prerelease, isinstance(key, Version), bool(places)
 
     # The last of the best: they come oldest first.
     return max(reversed(list(releases)), key=rank, default=None)
@@ -195,6 +229,11 @@ def _hashes(page: ProjectPage, at: int) -> dict[str, str]:
     return {algorithm: value for algorithm, value in given.items() if isinstance(value, str)}
 
 
+def _is_yanked(page: ProjectPage, at: int) -> bool:
+    yanked = page.document["files"][at].get("yanked", False)
+    return yanked is not False and yanked is not None
+
+
 def _entry(page: ProjectPage, at: int, base: str) -> dict[str, Any]:
     file, record = page.document["files"][at], page.files[at]
     digests = _hashes(page, at)
@@ -215,7 +254,7 @@ def _entry(page: ProjectPage, at: int, base: str) -> dict[str, Any]:
         "upload_time": uploaded[:19] if isinstance(uploaded, str) else None,  # to the second, without a zone
         "upload_time_iso_8601": uploaded if isinstance(uploaded, str) else None,
         "url": base + _as_pip_spells(page.links[at]),
-        "yanked": yanked is not False and yanked is not None,
+        "yanked": _is_yanked(page, at),
         "yanked_reason": yanked if isinstance(yanked, str) and yanked else None,
     }
 

@@ -31,8 +31,9 @@ from teepi.model import Digest
 from teepi.origins import Origin, origin_of
 from teepi.single_flight import SingleFlight
 from teepi.store import StoredMetadata
+from teepi.tasks import in_thread
 from teepi.watchdog import WatchedStream
-from teepi.wheel_metadata import TAIL_BYTES, extract, plan, wheel_name
+from teepi.wheel_metadata import METADATA_BYTES, TAIL_BYTES, extract, plan, wheel_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,6 +180,25 @@ class CoreMetadata:
             # A hash can wait; one that is wrong, or metadata that is not there, must not stay advertised.
             wrong = any(key[0] == project and not sha256 for key, sha256 in learnt.items())
             self._pages.forget_core_metadata(project, at_once=wrong)
+
+    async def read(self, record: FileRecord) -> bytes:
+        """Return core metadata itself; ``record`` is its own, upstream's or of what is read out.
+
+        Raises as fetching any file does, and :class:`UpstreamError` for what cannot be held in memory.
+        """
+        if record.wheel is not None:
+            stored, _ = await self.get(record.wheel)
+            return stored.content
+        opened = self._files.open(record)
+        try:
+            await self._arrive(opened)
+            file, size = opened.body.file, opened.body.total
+            if file is None or size is None or size > METADATA_BYTES:
+                msg = f"{record.filename} cannot be looked into."
+                raise UpstreamError(msg)
+            return await in_thread(lambda: os.pread(file.fd, size, 0))
+        finally:
+            opened.close()
 
     # -- reading out ---------------------------------------------------------------------------------
 

@@ -1,44 +1,37 @@
-"""Runs the fetch of one file: pumps a source into a partial, hashes, resumes, watches the rate, ends it.
+"""Runs the fetch of one file: pumps a source into its landing, resumes, watches the rate, ends it.
 
-It reports to a :class:`~teepi.download.Download` and leaves serving to others. Where no file can be written the
-download goes on over a memory ring: nobody's request fails because caching does.
+It reports to a :class:`~teepi.download.Download` and leaves serving to others.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import hashlib
 import logging
 import random
 import time
 from dataclasses import replace
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from teepi.errors import Interrupted, Mismatch, NotFound, StoreError, TeepiError, UpstreamError
-from teepi.hashing import FileHasher
-from teepi.source import PrecededStream, SourceHead
-from teepi.store import PartialNotes
+from teepi.landing import Landing
+from teepi.source import PrecededStream
 from teepi.watchdog import WatchedStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from concurrent.futures import Executor
 
     from teepi.download import Download
     from teepi.limits import Limits
     from teepi.metrics import Metrics
     from teepi.model import Digest, FileRecord
-    from teepi.source import Source, SourceStream
-    from teepi.store import Partial, Store
+    from teepi.source import Source, SourceHead, SourceStream
+    from teepi.store import Store
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 _RANGE_REFUSED: Final = 416
-_ROOM_TRIES: Final = 10  # of many downloads at once one may take the room that was made for another
 
 
 class Transfer:
@@ -60,12 +53,9 @@ class Transfer:
         """Of the whole file, once it is committed."""
         self.began = time.monotonic()
         self._sources = sources
-        self._store = store
         self._limits = limits
         self._metrics = metrics
-        self._partial: Partial | None = None
-        self._committing: asyncio.Future[Any] | None = None
-        self._hasher = FileHasher(self._digest)
+        self._landing = Landing(download, record, store, limits)
 
     @property
     def _name(self) -> str:
@@ -74,10 +64,6 @@ class Transfer:
     @property
     def _digest(self) -> Digest | None:
         return self.record.digest
-
-    @property
-    def _digest_text(self) -> str | None:
-        return None if self._digest is None else f"{self._digest.algorithm}={self._digest.hex}"
 
     async def run(self, ended: Callable[[Transfer, TeepiError | None], None]) -> None:
         """Fetch, verify, commit. ``ended`` is called in the same step in which the download ends.
@@ -90,9 +76,12 @@ class Transfer:
         interrupted = True
         try:
             await self._fetch()
-            await self._commit()
+            self.sha256 = await self._landing.commit()
+            self._metrics.committed += 1
+            if self._digest is None:
+                self._metrics.unverified += 1
         except asyncio.CancelledError:
-            await self._keep()
+            await self._landing.keep()
             self._end(ended, Interrupted("The transfer was stopped; try again."), interrupted=True)
             raise
         except StoreError as caught:
@@ -102,7 +91,7 @@ class Transfer:
             self._metrics.mismatches += 1
             error, interrupted = caught, False
             log.warning("%s", caught)
-            await self._discard()
+            await self._landing.discard()
         except (UpstreamError, NotFound) as caught:
             self._metrics.interrupted += 1
             error = caught
@@ -110,7 +99,7 @@ class Transfer:
         except Exception as caught:  # a defect of ours must not leave readers hanging
             log.exception("The transfer of %s failed.", self.record.filename)
             error, interrupted = Interrupted(f"The transfer failed inside teepi: {caught!r}."), False
-            await self._discard()
+            await self._landing.discard()
         self._end(ended, error, interrupted=interrupted)
 
     def _end(
@@ -122,19 +111,17 @@ class Transfer:
         else:
             self.download.failed(error, interrupted=interrupted)
         self.download.abandoned = None
-        if self._partial is not None:
-            self._partial.release()
+        self._landing.release()
 
     # -- fetch ---------------------------------------------------------------------------------------
 
     async def _fetch(self) -> None:
-        prefix = await self._reopen()
-        if prefix is not None:
-            partial, notes = prefix
-            if partial.length == notes.total and self._right(partial.length):
-                self._begin_streaming(_head_of(notes), partial)
-                self._finish()
-                return
+        await self._landing.reopen()
+        prefix, length = self._landing.prefix, self._landing.length
+        if prefix is not None and length == prefix.total and self._landing.is_right(length):
+            self._landing.resume()
+            self._landing.finish()
+            return
         if await self._first_stream():
             return
         await self._resume_until_whole()
@@ -157,18 +144,17 @@ class Transfer:
         raise failure
 
     async def _first_stream_of(self, source: Source) -> bool:
-        prefix = self._partial
-        offset = 0 if prefix is None else prefix.length
-        if_range = None if prefix is None or self._digest is not None else prefix.notes.etag
+        prefix, offset = self._landing.prefix, self._landing.length
+        if_range = None if prefix is None or self._digest is not None else prefix.etag
         try:
             async with source.open(offset, if_range=if_range) as stream:
                 head = stream.head
                 if prefix is not None and head.start == 0:
-                    await self._drop_prefix()  # the range was ignored; nobody has seen a byte yet
+                    await self._landing.drop()  # the range was ignored; nobody has seen a byte yet
                     prefix = None
                 if prefix is None or (
-                    head.total in (None, prefix.notes.total)
-                    and (self._digest is not None or _same_version(head, prefix.notes.etag))
+                    head.total in (None, prefix.total)
+                    and (self._digest is not None or _same_version(head, prefix.etag))
                 ):
                     await self._begin(head)
                     return await self._pump_to_end(stream)
@@ -181,45 +167,16 @@ class Transfer:
             if not offset or error.upstream_status != _RANGE_REFUSED:
                 raise
         # Upstream has another file than the one that the prefix belongs to.
-        await self._drop_prefix()
+        await self._landing.drop()
         return await self._first_stream_of(source)
 
-    async def _reopen(self) -> tuple[Partial, PartialNotes] | None:
-        """Take up what an earlier fetch left, its bytes hashed again."""
-        try:
-            found: tuple[Partial, PartialNotes] | None = await self._with_room(
-                self._store.resume, self.record.key, self._digest_text
-            )
-        except OSError:  # the rest cannot be reserved; without the prefix it may be
-            return None
-        if found is None:
-            return None
-        self._partial, notes = found
-        if self._digest is None and notes.etag is None:
-            await self._drop_prefix()
-            return None
-        try:
-            await self._in(self._store.landing, self._partial.hash_into, self._hasher)
-        except OSError as error:
-            log.warning("The partial of %s cannot be read: %s.", self.record.filename, error)
-            await self._drop_prefix()
-            return None
-        return found
-
-    async def _drop_prefix(self) -> None:
-        partial, self._partial = self._partial, None
-        if partial is not None:
-            await self._in(self._store.landing, partial.discard)
-            partial.release()
-        self._hasher = FileHasher(self._digest)
-
     async def _begin(self, head: SourceHead) -> None:
-        """Upstream has answered for the first time: decide where the bytes go."""
-        if self._partial is not None:
+        """Upstream has answered for the first time: see that this is the file, and begin to land it."""
+        if self._landing.prefix is not None:
             self._metrics.resumes += 1
             self.download.resumes += 1
             log.info("%s goes on at %d bytes.", self.record.filename, head.start)
-            self._begin_streaming(_head_of(self._partial.notes), self._partial)
+            self._landing.resume()
             return
         if self._digest is None and self.record.size is not None and head.total not in (None, self.record.size):
             msg = (
@@ -234,27 +191,7 @@ class Transfer:
             # One for all answers, also where upstream has none: the time of this fetch.
             last_modified=head.last_modified or formatdate(usegmt=True),
         )
-        notes = PartialNotes(
-            url=self.record.url,
-            digest=self._digest_text,
-            total=head.total,
-            etag=head.etag,
-            last_modified=head.last_modified,
-            immutable=head.immutable,
-        )
-        try:
-            self._partial = await self._with_room(self._store.begin, self.record.key, notes)
-        except OSError as error:
-            log.warning("%s is passed through uncached: %s.", self.record.filename, error)
-        self._begin_streaming(head, self._partial)
-
-    def _begin_streaming(self, head: SourceHead, partial: Partial | None) -> None:
-        self.download.started(
-            head,
-            file=None if partial is None else partial.descriptor,
-            arrived=0 if partial is None else partial.length,
-            ring_bytes=self._limits.ring_bytes,
-        )
+        await self._landing.begin(head)
 
     # -- pump ----------------------------------------------------------------------------------------
 
@@ -266,34 +203,13 @@ class Transfer:
             if total is not None and self.download.arrived + len(data) > total:
                 msg = f"Upstream sent more of {self.record.filename} than it announced."
                 raise Mismatch(msg)
-            if not await self._land(data):
+            if not await self._landing.land(data):
                 watched.restart()
         if total is not None and self.download.arrived < total:
             msg = f"{self._name} ended after {self.download.arrived} of {total} bytes."
             raise Interrupted(msg)
-        self._finish()
+        self._landing.finish()
         return True
-
-    async def _land(self, data: bytes) -> bool:
-        """Write and hash in one hop to a thread, then show it. Returns False when it waited for readers."""
-        partial = self._partial
-        if partial is not None and self.download.ring is None:
-            try:
-                await self._with_room(self._write_and_hash, partial, data)
-            except OSError as error:
-                log.warning("%s goes on uncached: %s.", self.record.filename, error)
-                self.download.leave_file(self._limits.ring_bytes)
-                await self._in(self._store.landing, partial.discard)
-            else:
-                self.download.extended(len(data))
-                return True
-        self._hasher.update(data)
-        await self.download.append(data)
-        return False
-
-    def _write_and_hash(self, partial: Partial, data: bytes) -> None:
-        partial.append(data)
-        self._hasher.update(data)
 
     # -- resume --------------------------------------------------------------------------------------
 
@@ -351,9 +267,9 @@ class Transfer:
         left = offset
         watched = WatchedStream(stream, self._name, self._limits)
         while data := await watched.read():
-            await self._in(self._store.landing, seen.update, data[:left])
+            await self._landing.hash_into(seen, data[:left])
             if len(data) >= left:
-                if seen.hexdigest() != self._hasher.sha256:
+                if seen.hexdigest() != self._landing.sha256:
                     msg = f"Upstream's {self.record.filename} changed in mid-file."
                     raise Mismatch(msg)
                 return PrecededStream(data[left:], stream)
@@ -361,78 +277,7 @@ class Transfer:
         msg = f"{self._name} ended before the place where it broke off."
         raise Interrupted(msg)
 
-    # -- end -----------------------------------------------------------------------------------------
-
-    def _right(self, size: int) -> bool:
-        """Whether what was hashed is what the index promised."""
-        if self._digest is None:
-            return self.record.size is None or self.record.size == size
-        return self._hasher.keeps_promise
-
-    def _finish(self) -> None:
-        """All bytes are here: release the withheld end, or raise Mismatch."""
-        if not self._right(self.download.arrived):
-            promised = self._digest_text or f"{self.record.size} bytes"
-            msg = f"The bytes of {self.record.filename} are not those that its index page promises ({promised})."
-            raise Mismatch(msg)
-        self.download.verified()
-
-    async def _commit(self) -> None:
-        partial, head = self._partial, self.download.head
-        if partial is None or self.download.ring is not None or head is None:
-            msg = f"{self.record.filename} was passed through uncached."
-            raise StoreError(msg)
-        sha256 = self._hasher.sha256
-        self._committing = self._in(
-            self._store.committing,
-            lambda: self._store.commit(self.record.key, partial, sha256, last_modified=head.last_modified),
-        )
-        try:
-            await asyncio.shield(self._committing)
-        except OSError as error:
-            log.error("%s was served but not committed: %s.", self.record.filename, error)  # noqa: TRY400
-            await self._discard()
-            msg = f"{self.record.filename} could not be committed: {error}."
-            raise StoreError(msg) from error
-        self.sha256 = sha256
-        self._metrics.committed += 1
-        if self._digest is None:
-            self._metrics.unverified += 1
-
-    async def _discard(self) -> None:
-        if self._partial is not None:
-            await self._in(self._store.landing, self._partial.discard)
-
-    async def _keep(self) -> None:
-        """Let a commit end, else sync the partial for the next process."""
-        if self._committing is not None:
-            await asyncio.wait({self._committing})
-        elif self._partial is not None and self.download.ring is None:
-            with contextlib.suppress(OSError):
-                await asyncio.shield(self._in(self._store.committing, self._partial.keep))
-
-    async def _with_room(self, work: Callable[..., T], *arguments: object) -> T:
-        """Work in a landing thread; where the disk or the cache is full, again when room has been made."""
-        for _ in range(_ROOM_TRIES):
-            try:
-                result: T = await self._in(self._store.landing, work, *arguments)
-            except OSError as error:
-                full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-                if not full or self._store.make_room is None or not await self._store.make_room(error):
-                    raise
-            else:
-                return result
-        raise OSError(errno.ENOSPC, "others were quicker to take the room that was made")
-
-    @staticmethod
-    def _in(executor: Executor, work: Callable[..., Any], *arguments: object) -> asyncio.Future[Any]:
-        return asyncio.get_running_loop().run_in_executor(executor, work, *arguments)
-
 
 def _same_version(head: SourceHead, etag: str | None) -> bool:
     """Whether an answer to If-Range is of the bytes that ``etag`` named (RFC 9110, 15.3.7.3)."""
     return head.etag == etag or (head.etag is None and head.start > 0)
-
-
-def _head_of(notes: PartialNotes) -> SourceHead:
-    return SourceHead(0, notes.total, notes.etag, notes.last_modified, notes.immutable)

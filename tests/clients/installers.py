@@ -25,6 +25,13 @@ CLIENTS = Path(os.environ.get("TEST_CLIENTS") or Path(__file__).parents[2] / ".c
 _RUN_SECONDS = 50
 CONFIGURED = {"PIP_CONFIG_FILE": "", "PIP_TRUSTED_HOST": "", "UV_NO_CONFIG": "0"}
 """Lets a client read the files that :meth:`Client.configure` wrote."""
+APP = """[project]
+name = "app"
+version = "0"
+requires-python = ">=3.11"
+dependencies = ["teetop"]
+"""
+"""A ``pyproject.toml`` that needs what :class:`Shop` has."""
 _NOWHERE = "http://127.0.0.1:9"
 """The discard port, where nothing listens: a client that looks for any other host fails at once, and loudly."""
 
@@ -69,6 +76,7 @@ class Client:
             "PIP_TRUSTED_HOST": "127.0.0.1",
             "PIP_RETRIES": "5",
             "UV_NO_CONFIG": "1",
+            "VIRTUALENV_NO_PERIODIC_UPDATE": "1",  # its own wheels for pip and setuptools do
             "UV_PYTHON": str(self.python),
             "UV_PYTHON_DOWNLOADS": "never",
         }

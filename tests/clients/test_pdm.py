@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.clients.installers import Client
+from tests.clients.installers import APP, Client
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,15 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.client
 
-PROJECT = """[project]
-name = "app"
-version = "0"
-requires-python = ">=3.11"
-dependencies = ["teetop"]
-
-[tool.pdm]
-distribution = false
-"""
+PROJECT = APP + "\n[tool.pdm]\ndistribution = false\n"
 
 
 @pytest.mark.parametrize(("shop", "option"), [("json", ""), ("html", "static_urls")], indirect=["shop"])
@@ -41,7 +33,6 @@ async def test_pdm_locks_and_installs_through_teepi_and_again_offline(
     (client.home / "pyproject.toml").write_text(PROJECT)
     settings = {
         "PDM_CHECK_UPDATE": "0",
-        "VIRTUALENV_NO_PERIODIC_UPDATE": "1",  # its own wheels for pip and setuptools do
     }
     if option:
         settings["PDM_PYPI_URL"] = f"{teepi.url}/root/pypi/+simple/"

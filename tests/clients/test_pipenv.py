@@ -40,7 +40,6 @@ async def test_pipenv_locks_and_syncs_through_a_mirror_and_again_offline(
         "PIPENV_VENV_IN_PROJECT": "1",
         "PIPENV_NOSPIN": "1",
         "PIPENV_PYTHON": str(client.python),
-        "VIRTUALENV_NO_PERIODIC_UPDATE": "1",  # its own wheels for pip and setuptools do
     }
     client.fresh()
     public = config.load({}, {"HOME": "/"}).indexes[config.DEFAULT_INDEX_NAME].upstream

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.clients.installers import Client
+from tests.clients.installers import APP, Client
 from tests.support.wheels import wheel
 
 if TYPE_CHECKING:
@@ -21,19 +21,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.client
 
-PROJECT = """[project]
-name = "app"
-version = "0"
-requires-python = ">=3.11"
-dependencies = ["teetop"]
-
-[tool.poetry]
-package-mode = false
-"""
+PROJECT = APP + "\n[tool.poetry]\npackage-mode = false\n"
 SETTINGS = {
     "POETRY_VIRTUALENVS_IN_PROJECT": "1",
     "POETRY_KEYRING_ENABLED": "0",
-    "VIRTUALENV_NO_PERIODIC_UPDATE": "1",  # its own wheels for pip and setuptools do
 }
 
 

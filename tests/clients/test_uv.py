@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.clients.installers import CONFIGURED, Client
+from tests.clients.installers import APP, CONFIGURED, Client
 from tests.support.wheels import wheel
 
 if TYPE_CHECKING:
@@ -18,13 +18,6 @@ if TYPE_CHECKING:
     from tests.conftest import MakeProcess
 
 pytestmark = pytest.mark.client
-
-PROJECT = """[project]
-name = "app"
-version = "0"
-requires-python = ">=3.11"
-dependencies = ["teetop"]
-"""
 
 
 async def test_uv_pip_installs_through_teepi_and_again_offline(
@@ -56,7 +49,7 @@ async def test_uv_locks_and_syncs_through_teepi_and_again_offline(
     teepi = await make_process()
     index = f"{teepi.url}/root/pypi/+simple/"
     client.fresh()
-    (client.home / "pyproject.toml").write_text(PROJECT)
+    (client.home / "pyproject.toml").write_text(APP)
 
     async def sync(*options: str) -> None:
         await client.run("uv", "sync", *options, UV_DEFAULT_INDEX=index)
@@ -94,13 +87,13 @@ async def test_uv_lock_made_through_teepi_equals_upstreams_and_each_serves_for_t
 
     async def locked(index: str) -> str:
         client.fresh()
-        (client.home / "pyproject.toml").write_text(PROJECT)
+        (client.home / "pyproject.toml").write_text(APP)
         await client.run("uv", "lock", UV_DEFAULT_INDEX=index)
         return lock.read_text()
 
     async def sync(text: str) -> None:
         client.fresh()
-        (client.home / "pyproject.toml").write_text(PROJECT)
+        (client.home / "pyproject.toml").write_text(APP)
         lock.write_text(text)
         await client.run("uv", "sync", "--frozen")
         python = client.home / ".venv" / "bin" / "python"
@@ -157,7 +150,7 @@ async def test_uv_requirements_hold_no_url_of_teepi_and_a_lock_is_bound_to_its_i
     client.fresh()
     teepi = await make_process()
     index = f"{teepi.url}/root/pypi/+simple/"
-    (client.home / "pyproject.toml").write_text(PROJECT)
+    (client.home / "pyproject.toml").write_text(APP)
 
     async def compiled(*options: str) -> str:
         return await client.run("uv", "pip", "compile", "--quiet", *options, "pyproject.toml", UV_DEFAULT_INDEX=index)

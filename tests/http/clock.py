@@ -30,7 +30,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Give the clock of pages, lists, legacy JSON and indexes into the test's hands."""
+    """Give the clock of all that judges ages into the test's hands."""
     clock = Clock()
     for module in ("teepi.pages", "teepi.lists", "teepi.legacy", "teepi.indexes", "teepi.web.simple"):
         monkeypatch.setattr(f"{module}.time", clock)

@@ -15,29 +15,19 @@ from tests.http.links import HtmlPage, is_sentence, json_files, links
 from tests.support.clients import fetch
 from tests.support.faults import EarlyEnd, Status
 from tests.support.projects import HTML, JSON
-from tests.support.upstream import Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.conftest import MakeTeepi
     from tests.support.clients import Answer
     from tests.support.faults import Fault
     from tests.support.teepi import Teepi
+    from tests.support.upstream import Upstream
 
 NAME = "demo-1.0-py3-none-any.whl"
 FIRST, SECOND = b"of the first" * 50, b"of the second" * 50
 META = b"Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n"
-
-
-@pytest.fixture
-async def second() -> AsyncIterator[Upstream]:
-    """Give the upstream of the second base."""
-    server = Upstream()
-    await server.start()
-    yield server
-    await server.stop()
 
 
 @pytest.fixture

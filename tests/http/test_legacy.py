@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import pytest
 
+from teepi.index_settings import IndexSettings
 from teepi.limits import Limits
 from tests.http.links import get_page, is_sentence, json_files
+from tests.http.scene import CALM
 from tests.support.clients import fetch
-from tests.support.faults import HangBeforeHead, Status
+from tests.support.faults import HangBeforeHead, Replace, Status
 from tests.support.teepi import FAST
 from tests.support.wheels import sdist, wheel
 
 if TYPE_CHECKING:
     from tests.conftest import MakeTeepi
+    from tests.http.clock import Clock
     from tests.support.clients import Answer
+    from tests.support.faults import Fault
     from tests.support.projects import Form
     from tests.support.teepi import Teepi
     from tests.support.upstream import Upstream
@@ -28,29 +32,6 @@ THEIRS = "/pypi/foo-bar/json"
 WHEEL = wheel("foo-bar", "1.0")
 SDIST = sdist("foo-bar", "1.0")
 NEXT = sdist("foo-bar", "2.0rc1")
-
-
-class Clock:
-    """Stands for ``time`` in what judges ages."""
-
-    ahead = 0.0
-
-    def monotonic(self) -> float:
-        """Return the monotonic clock."""
-        return time.monotonic() + self.ahead
-
-    def time(self) -> float:
-        """Return the wall clock."""
-        return time.time() + self.ahead
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Give the clock of pages and documents into the test's hands."""
-    clock = Clock()
-    for module in ("pages", "legacy"):
-        monkeypatch.setattr(f"teepi.{module}.time", clock)
-    return clock
 
 
 @pytest.fixture
@@ -265,3 +246,101 @@ async def test_legacy_json_with_the_etag_of_what_the_client_has_is_304(teepi: Te
     assert (head.status, head.headers["etag"]) == (200, answer.headers["etag"])
     other = await fetch(teepi.address, THEIRS, {"Host": "other.example"})
     assert other.headers["etag"] != answer.headers["etag"]
+
+
+# -- what only core metadata tells -------------------------------------------------------------------
+
+CORE = b"""Metadata-Version: 2.4
+Name: foo-bar
+Version: 1.0
+Summary: ours
+Author: A. N. Other
+License-Expression: MIT
+Keywords: one,two
+Classifier: Typing :: Typed
+Project-URL: Home, https://home.example/
+Requires-Python: >=3.8
+Requires-Dist: other>=1
+Requires-Dist: more; extra == "all"
+Provides-Extra: all
+Description-Content-Type: text/plain
+
+All about it.
+"""
+TOLD = {
+    "summary": "ours", "author": "A. N. Other", "license_expression": "MIT", "keywords": "one,two",
+    "classifiers": ["Typing :: Typed"], "project_urls": {"Home": "https://home.example/"}, "requires_python": ">=3.8",
+    "requires_dist": ["other>=1", 'more; extra == "all"'], "provides_extra": ["all"], "license": None,
+    "description": "All about it.\n", "description_content_type": "text/plain", "name": "foo-bar", "version": "1.0",
+}  # fmt: skip
+
+
+def info(answer: Answer) -> dict[str, Any]:
+    """Return ``info`` as far as :data:`TOLD` goes."""
+    assert answer.status == 200
+    return {key: json.loads(answer.body)["info"].get(key) for key in TOLD}
+
+
+async def test_legacy_json_made_here_says_what_core_metadata_says(upstream: Upstream, make_teepi: MakeTeepi) -> None:
+    """Contract 7. Of the newest version or the one asked for: what poetry resolves by; each is fetched once."""
+    names = {version: wheel("foo-bar", version).filename for version in ("1.0", "2.0")}
+    project = upstream.project(
+        "foo-bar",
+        {name: wheel("foo-bar", version).content for version, name in names.items()},
+        metadata={
+            names["1.0"]: CORE,
+            names["2.0"]: b"Metadata-Version: 2.1\nName: foo-bar\nVersion: 2.0\nSummary: newest\n",
+        },
+    )
+    teepi = await make_teepi(Limits())
+    for _ in range(2):
+        assert info(await fetch(teepi.address, "/pypi/foo-bar/1.0/json")) == TOLD
+        newest = info(await fetch(teepi.address, THEIRS))
+        assert (newest["summary"], newest["version"], newest["requires_dist"]) == ("newest", "2.0", [])
+    for name in names.values():
+        assert upstream.count("GET", f"{project.path(name)}.metadata") == 1
+        assert upstream.count("GET", project.path(name)) == 0
+
+
+async def test_legacy_json_made_here_reads_core_metadata_out_of_a_wheel(
+    upstream: Upstream, make_teepi: MakeTeepi
+) -> None:
+    """Contract 7 and 15. By ranges, as for .metadata, and for an index made of others as well; or not at all."""
+    built = wheel("foo-bar", "1.0", requires=["other>=1"], padding=300_000)
+    project = upstream.project("foo-bar", {built.filename: built.content}, form="html")
+    indexes = {"root/pypi": IndexSettings(upstream.index_url), "team/all": IndexSettings(bases=("root/pypi",))}
+    teepi = await make_teepi(Limits(), indexes=indexes, synthesize_metadata=False)
+    assert info(await fetch(teepi.address, THEIRS))["requires_dist"] is None
+    assert upstream.count("GET", "/simple/foo-bar/") == 1
+    assert upstream.count("GET", project.path(built.filename)) == 0
+    teepi = await teepi.restarted(synthesize_metadata=True)
+    try:
+        for target in ("/team/all/foo-bar/json", THEIRS):
+            assert info(await fetch(teepi.address, target))["requires_dist"] == ["other>=1"]
+    finally:
+        await teepi.stop()
+    ranges = upstream.ranges(project.path(built.filename))
+    assert ranges
+    assert None not in ranges
+
+
+@pytest.mark.parametrize("fault", [Status(404), Status(500), HangBeforeHead(), Replace(b"\xff\x00 no metadata")])
+async def test_legacy_json_made_here_goes_without_core_metadata_that_cannot_be_had(
+    upstream: Upstream, make_teepi: MakeTeepi, fault: Fault
+) -> None:
+    """Contract 33. It neither fails nor hangs, and what failed is left alone for a while; offline as well."""
+    project = upstream.project("foo-bar", {WHEEL.filename: WHEEL.content}, metadata={WHEEL.filename: CORE})
+    path = f"{project.path(WHEEL.filename)}.metadata"
+    upstream.script(path, itertools.repeat(fault))
+    teepi = await make_teepi(replace(CALM, page_patience_seconds=0.1))
+    for _ in range(2):
+        answer = await fetch(teepi.address, THEIRS)
+        assert info(answer)["summary"] is None
+        assert set(json.loads(answer.body)["releases"]) == {"1.0"}
+    assert upstream.count("GET", path) == 1
+    assert upstream.seen(path)[0].over.is_set() is not isinstance(fault, HangBeforeHead)  # nobody waited for that
+    again = await teepi.restarted(offline=True)
+    try:
+        assert summary(await fetch(again.address, THEIRS)) is None
+    finally:
+        await again.stop()

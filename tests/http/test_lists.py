@@ -7,7 +7,6 @@ import errno
 import gzip
 import itertools
 import json
-import time
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import MakeTeepi
+    from tests.http.clock import Clock
     from tests.support.clients import Answer
     from tests.support.faults import Fault
     from tests.support.teepi import Teepi
@@ -37,28 +37,6 @@ AS_JSON = json.dumps(
     {"meta": {"api-version": "1.4", "_last-serial": 7}, "projects": [{"name": name, "x": 1} for name in NAMES]}
 ).encode()
 AS_HTML = b"<html><body>" + b"".join(b'<a href="/simple/%b/">%b</a>' % (n.encode(), n.encode()) for n in NAMES)
-
-
-class Clock:
-    """Stands for ``time`` in what judges ages."""
-
-    ahead = 0.0
-
-    def monotonic(self) -> float:
-        """Return the monotonic clock."""
-        return time.monotonic() + self.ahead
-
-    def time(self) -> float:
-        """Return the wall clock."""
-        return time.time() + self.ahead
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Give the clock of lists into the test's hands."""
-    clock = Clock()
-    monkeypatch.setattr("teepi.lists.time", clock)
-    return clock
 
 
 @pytest.fixture

@@ -77,7 +77,6 @@ async def test_prefetch_resolves_requirements_by_pip_through_teepi(
     requirements.write_text("demo==1.0\n")
     assert await run("-r", str(requirements), "--url", teepi.url) == 0
     assert json.loads(capsys.readouterr().out)["fetched"] == 2
-    assert teepi.server.metrics.committed >= 2
     assert await run("demo>7", "--url", teepi.url) == 2
     assert "Could not find a version that satisfies the requirement demo>7" in capsys.readouterr().err
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
 import pytest
+from yarl import URL
 
 from teepi.limits import Limits
 from tests.http.links import HTML_V1, HtmlPage, get_page, is_sentence, json_files, links, raw_links
@@ -68,14 +69,22 @@ async def test_page_routes_share_one_request_upstream(teepi: Teepi, upstream: Up
     assert upstream.count("GET", "/simple/demo/") == 1
 
 
-@pytest.mark.parametrize("route", ["/simple//", "/root/pypi/+simple//", "/index///"])
-async def test_page_behind_an_empty_segment_is_answered_directly(teepi: Teepi, route: str) -> None:
-    """Contract 4. pipenv with a mirror URL that ends with a slash: 200, with links that lead to the files."""
+@pytest.mark.parametrize("before", ["", "/cache", "/a/b"])
+@pytest.mark.parametrize("route", ["/simple//", "/root/pypi/+simple//", "/index///", "/pypi/simple//", "/simple/"])
+async def test_page_behind_an_empty_segment_is_answered_directly(teepi: Teepi, route: str, before: str) -> None:
+    """Contract 4 and 6. pipenv with a mirror URL that ends with a slash: 200, with links that lead to the files.
+
+    Also behind a path prefix: RFC 3986 keeps empty segments, Python's urljoin drops them.
+    """
     answer = await fetch(teepi.address, f"{route}demo/", {"Accept": JSON})
     assert answer.status == 200
-    # The library drops empty segments of the path, RFC 3986 keeps them; the root stops both.
-    target = links(answer, f"{route}demo/")[DEMO.filename]
-    assert (await fetch(teepi.address, target)).body == DEMO.content
+    link = raw_links(answer)[DEMO.filename]
+    url = f"http://teepi.example{before}{route}demo/"
+    for resolved in (urljoin(url, link), str(URL(url).join(URL(link, encoded=True)))):
+        target = resolved.removeprefix(f"http://teepi.example{before}")
+        assert target.startswith("/")
+        assert (await fetch(teepi.address, target)).body == DEMO.content
+        assert (await fetch(teepi.address, f"{target}.metadata")).body == DEMO.metadata
 
 
 async def test_page_target_percent_encoded_is_decoded_once(teepi: Teepi) -> None:

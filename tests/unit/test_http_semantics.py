@@ -81,15 +81,17 @@ def test_decode_target_any_quoted_path_comes_back(segments: list[str]) -> None:
     [
         ("/simple/", "../"),
         ("/simple/foo/", "../../"),
-        ("/simple//foo/", "../../../"),
-        ("//simple/foo/", "../../../"),
+        ("/simple//foo/", "../"),
+        ("/pypi/simple///foo/", "../"),
+        ("http://a.example/simple/foo/", "../../"),
+        ("http://a.example/simple//foo/", "../"),
         ("/pypi/simple/foo/", "../../../"),
         ("/root/pypi/+simple/foo/", "../../../../"),
         ("/simple/a%2Fb/", "../../"),
     ],
 )
 def test_index_prefix_climbs_every_segment_to_the_root(raw_path: str, prefix: str) -> None:
-    """Contract 1, 4, 6. Relative links lead to the root from every alias, empty segments counted."""
+    """Contract 1, 4, 6. Relative links lead to the root from every alias, and never across an empty segment."""
     assert index_prefix(raw_path) == prefix
 
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _INDEX: Final = r"/(?P<index>[^/+]+/[^/+]+)"
+# Links of a page behind an empty segment (/simple//name/) lead here: how many to climb clients do not agree on.
+_BELOW: Final = r"(?:(?:/(?:simple|index|pypi/simple)|/[^/+]+/[^/+]+/\+simple)/*)?"
 _METHODS: Final = frozenset({"GET", "HEAD"})
 _RESULTS: Final = {f"teepi; {each.value}": each.name.lower() for each in (*Freshness, *Outcome)}
 """What requests are counted as, by the Cache-Status of their answer: the metrics say what clients are told."""
@@ -97,7 +99,7 @@ class App:
                     lambda r, m: files.by_digest(r, m["index"], m["prefix"], m["file"]),
                 ),
                 (
-                    _INDEX + r"/(?P<address>\+(?:files|http|e)/.+)",
+                    _BELOW + _INDEX + r"/(?P<address>\+(?:files|http|e)/.+)",
                     lambda r, m: files.by_address(r, m["index"], m["address"]),
                 ),
                 (r"/(?P<name>[^/+]+)/json", self._document(legacy)),

@@ -94,8 +94,8 @@ async def test_least_recently_used_goes_first_and_comes_back_byte_for_byte(
     upstream: Upstream, make_teepi: MakeTeepi
 ) -> None:
     """A hit makes a file recent; what was evicted is fetched once more."""
-    many = Many(upstream)
-    await many.start(make_teepi, 6 * MB)
+    many = Many(upstream, 4 * MB)  # one of six is more than the way down to the low-water mark
+    await many.start(make_teepi, 24 * MB)
     first, second, *others = many.names
     await many.kept(first)
     await many.kept(second)

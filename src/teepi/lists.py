@@ -192,7 +192,7 @@ class ProjectLists:
                 await self._write(writer, answer, chunks)
                 found = await _in_thread(lambda: writer.commit(url, answer.etag, answer.last_modified, time.time()))
             finally:
-                writer.abort()
+                await _in_thread(writer.abort)
         self._lists[index] = found
         if old is not None:
             old.close()

@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BACKLOG: Final = 2048  # six uv installs open 300 connections at once
-_KEEPALIVE_SECONDS: Final = 90.0  # installers idle up to 75 s between requests
 _HEAD_BYTES: Final = 16384
 _CLOSE_SECONDS: Final = 0.5  # aiohttp waits for it twice: for the handlers to end, and for them to be cancelled
 _DRAIN_POLL_SECONDS: Final = 0.05
@@ -82,9 +81,9 @@ class Server:
     async def _start(self) -> None:
         settings, limits, undo = self.settings, self.limits, self._undo
         with contextlib.suppress(OSError):  # precious files come later; the place is kept for them
-            settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True, mode=0o700)
         store = await asyncio.to_thread(Store, settings.cache_dir)
-        undo.callback(store.close)
+        undo.push_async_callback(asyncio.to_thread, store.close)  # which waits for its threads
         await asyncio.to_thread(store.lock)
         if store.problem is not None:
             log.warning("%s", store.problem)
@@ -155,7 +154,7 @@ class Server:
         )
         self._http = connection.Server(
             app.handle,
-            keepalive_timeout=_KEEPALIVE_SECONDS,
+            limits,
             max_line_size=_HEAD_BYTES,
             max_field_size=_HEAD_BYTES,
             access_log=None,

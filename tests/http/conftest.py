@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from blockbuster import blockbuster_ctx
 
+import tests.support.teepi  # noqa: F401 - an import reads files, and has to come before the guard
 from tests.http.clock import clock
 
 if TYPE_CHECKING:

@@ -75,7 +75,7 @@ async def refusal(make_process: MakeProcess, **options: object) -> str:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--page-tl", "3"], "unrecognized arguments: --page-tl 3"),
+        (["--page-tl", "3"], "No such option '--page-tl'. Did you mean '--page-ttl'?"),
         (["--page-ttl", "soon"], "--page-ttl = 'soon' cannot be used: write a number of seconds, 0 or more."),
         (["--upstream", "ftp://index.example/"], "--upstream = 'ftp://index.example/' cannot be used: "),
         (["--listen", "localhost"], "--listen = ['127.0.0.1:0', 'localhost'] cannot be used: write HOST:PORT"),

@@ -113,9 +113,9 @@ async def assemble(  # noqa: PLR0915 - one line for each service
     """Open cache and catalogue and make all services; ``undo`` closes them. Raises :class:`StoreError` or OSError."""
     settings = live.settings
     with contextlib.suppress(OSError):  # precious files come later; the place is kept for them
-        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True, mode=0o700)
     store = await asyncio.to_thread(Store, settings.cache_dir)
-    undo.callback(store.close)
+    undo.push_async_callback(asyncio.to_thread, store.close)  # which waits for its threads
     await asyncio.to_thread(store.lock)
     if store.problem is not None:
         log.warning("%s", store.problem)
@@ -198,12 +198,13 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         lists,
         await asyncio.to_thread(operator_channel.make_token, settings.data_dir),
     )
+    ui = await asyncio.to_thread(UiHandlers, overviews.now, overviews.search, DEFAULT_INDEX)
     app = App(
         PageHandlers(indexes, pages, lists, limits),
         FileHandlers(indexes, files, core_metadata, senders, metrics),
         LegacyHandlers(indexes, pages, legacy),
         OpsHandlers(registry, metrics, lambda: catalog.totals, problems, readiness, exposition, history),
-        UiHandlers(overviews.now, overviews.search, DEFAULT_INDEX),
+        ui,
         operator,
         metrics,
         proxpi_invalidation=settings.proxpi_invalidation,

@@ -56,6 +56,9 @@ class Limits:
     """A reader that takes nothing for so long no longer holds up a ring and the others on it (pip: 15 s)."""
     client_idle_seconds: float = 60.0
     """A client that takes nothing for so long is dropped; nothing but itself waits for it."""
+    keepalive_seconds: float = 90.0
+    """A connection without a whole request for so long is closed, be it idle or a head that trickles in; installers
+    idle up to 75 s between requests."""
     fin_wait_seconds: float = 3.0
     """After all bytes of a failed body are acknowledged, so long is waited for the client to close."""
     send_step_bytes: int = 256 * KIB

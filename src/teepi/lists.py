@@ -188,7 +188,7 @@ class ProjectLists:
                 await self._write(writer, answer, chunks)
                 found = await in_thread(lambda: writer.commit(url, answer.etag, answer.last_modified, time.time()))
             finally:
-                writer.abort()
+                await in_thread(writer.abort)
         self._replace(index, found)
 
     def _replace(self, index: str, found: StoredList) -> None:

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BACKLOG: Final = 2048  # six uv installs open 300 connections at once
-_KEEPALIVE_SECONDS: Final = 90.0  # installers idle up to 75 s between requests
 _HEAD_BYTES: Final = 16384
 _CLOSE_SECONDS: Final = 0.5  # aiohttp waits for it twice: for the handlers to end, and for them to be cancelled
 _SWITCH_SECONDS: Final = 0.001  # a thread that parses a page lets the event loop in after so long
@@ -91,7 +90,7 @@ class Server:
         self._services = services
         self._http = connection.Server(
             services.app.handle,
-            keepalive_timeout=_KEEPALIVE_SECONDS,
+            self.limits,
             max_line_size=_HEAD_BYTES,
             max_field_size=_HEAD_BYTES,
             access_log=None,
@@ -141,9 +140,9 @@ class Server:
         except OSError as error:
             log.warning("Operators cannot use a socket in %s: %s.", cache_dir, error.strerror)
             return
-        self._operators = connection.Server(operator.over_socket, access_log=None)
+        self._operators = connection.Server(operator.over_socket, self.limits, access_log=None)
         self._listeners.append(await asyncio.get_running_loop().create_unix_server(self._operators, sock=sock))
-        self._undo.callback(operator_channel.unbind, cache_dir)
+        self._undo.push_async_callback(asyncio.to_thread, operator_channel.unbind, cache_dir)
 
     def _add_listener(self, listener: asyncio.Server) -> None:
         self._listeners.append(listener)

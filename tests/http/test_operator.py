@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,8 @@ async def post(scene: Scene, call: str, body: bytes = b"", token: str | None = N
 
 def token_of(scene: Scene) -> str:
     """Return the token."""
-    return operator_channel.read_token(scene.teepi.settings.data_dir)
+    with ThreadPoolExecutor(1) as thread:  # it blocks, which the event loop must not
+        return thread.submit(operator_channel.read_token, scene.teepi.settings.data_dir).result()
 
 
 def events(answer: Answer) -> list[dict[str, Any]]:
@@ -160,12 +162,12 @@ async def test_socket_is_its_owners_alone_and_replaces_a_stale_one(
 ) -> None:
     """What a killed process left does not keep the next one from binding; a clean stop leaves none."""
     (tmp_path / "cache").mkdir()
-    operator_channel.bind(tmp_path / "cache").close()
-    assert not operator_channel.answers(tmp_path / "cache")
+    (await asyncio.to_thread(operator_channel.bind, tmp_path / "cache")).close()
+    assert not await asyncio.to_thread(operator_channel.answers, tmp_path / "cache")
     scene = await stage(upstream, make_teepi, CONTENT)
     path = scene.teepi.settings.cache_dir / "operator.sock"
     assert path.stat().st_mode & 0o777 == 0o600
-    assert operator_channel.answers(scene.teepi.settings.cache_dir)
+    assert await asyncio.to_thread(operator_channel.answers, scene.teepi.settings.cache_dir)
     await scene.teepi.stop()
     assert not path.exists()
 
@@ -417,5 +419,8 @@ async def test_shelves_that_have_not_changed_are_not_looked_at(
     assert store is not None
     [shelf] = (tmp_path / "cache/v1/files/sha256").iterdir()
     changed = shelf.stat().st_mtime
-    assert list(store.shelves.files(newer_than=changed - 1)) == [(scene.sha256, len(CONTENT))]
-    assert list(store.shelves.files(newer_than=changed + 1)) == []
+    found = [
+        await asyncio.to_thread(lambda at=at: list(store.shelves.files(newer_than=at)))  # type: ignore[misc]
+        for at in (changed - 1, changed + 1)
+    ]
+    assert found == [[(scene.sha256, len(CONTENT))], []]

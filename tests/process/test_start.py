@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import time
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import MakeProcess
-    from tests.process.conftest import Publish
+    from tests.process.conftest import Publish, Strace
     from tests.support.upstream import Upstream
 
 
@@ -126,3 +127,26 @@ async def test_start_on_a_cache_directory_that_cannot_be_made_passes_everything_
     assert await teepi.terminate() == 0
     assert teepi.stderr.count("The cache directory") == 1
     assert "Traceback" not in teepi.stderr
+
+
+@pytest.mark.fault
+async def test_start_clears_old_partials_and_looks_at_no_cached_file(
+    make_process: MakeProcess, publish: Publish, tmp_path: Path, strace: Strace
+) -> None:
+    """What a crash left a week ago goes, what is newer stays for a resume; the cache itself is not walked."""
+    file = publish(100_000)
+    teepi = await make_process()
+    assert (await fetch(teepi.address, file.link)).body == file.content
+    assert await teepi.terminate() == 0
+    week_ago = time.time() - 8 * 86400
+    partials = tmp_path / "cache" / "v1" / "partial"
+    for name in ("old", "old.json", "new", "new.json"):
+        (partials / name).write_bytes(b"{}")
+    for path in (partials / "old", partials / "old.json", file.cached.parent):
+        os.utime(path, (week_ago, week_ago))
+    teepi = await make_process(prefix=strace(trace="getdents64"))
+    await teepi.said("2 partial files that no one touched for a week were deleted.")
+    assert await teepi.terminate() == 0
+    assert sorted(path.name for path in partials.iterdir()) == ["new", "new.json"]
+    assert str(partials) in strace.output.read_text()
+    assert str(file.cached.parent) not in strace.output.read_text()

@@ -81,3 +81,9 @@ def test_readme_promises_are_kept_by_tests_that_exist() -> None:
 def test_readme_has_exactly_two_commands_to_begin_with() -> None:
     """One sets up and runs the proxy, one sets up and passes the tests."""
     assert len(re.findall(r"^python3 -m venv .*", README, re.MULTILINE)) == 2
+
+
+def test_containerfile_sets_only_settings_that_there_are() -> None:
+    """A variable that teepi does not know keeps it from starting."""
+    text = (ROOT / "Containerfile").read_text(encoding="utf-8")
+    assert set(re.findall(r"\bTEEPI_\w+", text)) <= {option.variable for option in config.OPTIONS}

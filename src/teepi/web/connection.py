@@ -6,9 +6,13 @@ its socket; :meth:`Connection.connection_lost` ends it. What is answered is not 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import resource
+import socket
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
@@ -16,13 +20,22 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
+
+    from teepi.limits import Limits
 
 log = logging.getLogger(__name__)
 
 _UNREADABLE: Final = "The request is not valid HTTP/1.1: its target, Host or another header is wrong or too long.\n"
 _FAILED: Final = "teepi failed on this request; see its log.\n"
+_REFUSED_TEXT: Final = b"teepi has no file descriptor left; try again in a moment.\n"
+_REFUSED: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nCache-Control: no-store\r\n"
+    b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%s" % (len(_REFUSED_TEXT), _REFUSED_TEXT)
+)
+_REFUSED_WAIT_SECONDS: Final = 1.0
+_MIN_RESERVE: Final = 16
+_MAX_RESERVE: Final = 256
 
 
 class Connection(RequestHandler):
@@ -47,6 +60,22 @@ class Connection(RequestHandler):
         for at, (message, payload) in enumerate(self._messages):
             if isinstance(message, RawRequestMessage) and message.upgrade:
                 self._messages[at] = (message._replace(should_close=True), payload)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Answer requests, unless descriptors run out: the kernel gives the lowest free one, so its number tells."""
+        manager = cast("Server", self._manager)
+        sock = transport.get_extra_info("socket")
+        excess = sock.fileno() - manager.descriptor_limit
+        if excess >= 0:
+            both_ways = cast("asyncio.Transport", transport)
+            both_ways.set_protocol(_Refusal(both_ways))
+            if excess > manager.reserve // 2:
+                both_ways.abort()
+            return
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # else an answer that nobody reads would be kept for ever
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, manager.idle_milliseconds)
+        super().connection_made(transport)
 
     def close(self) -> None:
         """Take no more requests. With none to answer the connection ends now: aiohttp would leave it open, idle."""
@@ -84,8 +113,35 @@ class Connection(RequestHandler):
         log.info("%s: %s", str(args[0]) % args[1:] if args else "Bad request", " ".join(said.split()).rstrip(":"))
 
 
+class _Refusal(asyncio.Protocol):
+    """A connection too many: told so as soon as it asks, which takes none of what is left to files and upstreams."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._timer = asyncio.get_running_loop().call_later(_REFUSED_WAIT_SECONDS, transport.abort)
+
+    def data_received(self, data: bytes) -> None:  # noqa: ARG002 - whatever it is
+        """Answer once a request has come: closing a socket with unread input would reset it."""
+        self._transport.write(_REFUSED)
+        self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - a protocol
+        """Forget it."""
+        self._timer.cancel()
+
+
 class Server(web.Server):
     """aiohttp's low-level server, making :class:`Connection` objects."""
+
+    def __init__(self, handler: Callable[..., Any], limits: Limits, **options: Any) -> None:  # noqa: ANN401
+        """See web.Server. Create it once the limit of descriptors is what it will be."""
+        super().__init__(handler, keepalive_timeout=limits.keepalive_seconds, **options)
+        self.idle_milliseconds = int(limits.client_idle_seconds * 1000)
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.reserve = min(max(soft // 4, _MIN_RESERVE), _MAX_RESERVE)
+        """Descriptors for files and upstreams; up to half of them for telling clients that there are too many."""
+        self.descriptor_limit = soft - self.reserve
+        """Connections from this descriptor on are refused."""
 
     def __call__(self) -> Connection:
         """Make the protocol of a new connection."""

@@ -105,10 +105,31 @@ class Senders:
         transport = request.transport
         if transport is None:
             return response
+        if request.method == "HEAD":
+            await response.prepare(request)
+            return response
+        if transport.get_extra_info("sslcontext") is not None or opened.cursor.stop is None:
+            return await self._send(request, response, opened, transport, None)
+        # Before the head: with no descriptor left the answer is 503, and not a 200 that ends short.
+        fd = os.dup(transport.get_extra_info("socket").fileno())
+        try:
+            return await self._send(request, response, opened, transport, fd)
+        finally:
+            os.close(fd)
+
+    async def _send(
+        self,
+        request: BaseRequest,
+        response: StreamResponse,
+        opened: Opened,
+        transport: asyncio.Transport,
+        fd: int | None,
+    ) -> StreamResponse:
+        """Write head and body; by sendfile to ``fd``, a duplicate of the socket, if there is one."""
         transport.set_write_buffer_limits(high=0)  # "drained" means "empty" now: the body cannot overtake the head
         writer = await response.prepare(request)
         client = cast("_Client", request.protocol)
-        if request.method == "HEAD" or writer is None:
+        if writer is None:
             return response
         try:
             async with asyncio.timeout(self.limits.client_idle_seconds):
@@ -120,10 +141,10 @@ class Senders:
         before = cursor.position
         if request.transport is None:
             return response
-        if transport.get_extra_info("sslcontext") is not None or cursor.stop is None:
+        if fd is None:
             error = await self._write(client, response, opened)
         else:
-            error = await self._sendfile(client, transport, opened)
+            error = await self._sendfile(client, transport, opened, fd)
         self.metrics.sent_bytes += cursor.position - before
         if opened.outcome is Outcome.HIT:
             self.metrics.cached_bytes += cursor.position - before
@@ -160,8 +181,10 @@ class Senders:
 
     # -- by sendfile ---------------------------------------------------------------------------------
 
-    async def _sendfile(self, client: _Client, transport: asyncio.Transport, opened: Opened) -> Exception | None:
-        sender = _Sender(self, transport, opened.body, opened.cursor)
+    async def _sendfile(
+        self, client: _Client, transport: asyncio.Transport, opened: Opened, fd: int
+    ) -> Exception | None:
+        sender = _Sender(self, transport, opened.body, opened.cursor, fd)
         self._active.add(sender)
         client.client_left = sender.client_left
         try:
@@ -275,14 +298,14 @@ class _Sender:
         "done",
     )
 
-    def __init__(self, senders: Senders, transport: asyncio.Transport, body: Readable, cursor: Cursor) -> None:
+    def __init__(self, senders: Senders, transport: asyncio.Transport, body: Readable, cursor: Cursor, fd: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._senders = senders
         self._transport = transport
         self._body = body
         self._cursor = cursor
         self._stop = cast("int", cursor.stop)
-        self._fd = os.dup(transport.get_extra_info("socket").fileno())
+        self._fd = fd
         self._writing = False
         self._queued = False
         self._since = time.monotonic()
@@ -291,11 +314,10 @@ class _Sender:
         cursor.wake = self.wake
 
     def close(self) -> None:
-        """Give everything back; the writer goes before the descriptor that it names."""
+        """Give everything back; the writer goes before the descriptor that it names is closed."""
         self._cursor.wake = None
         self._body.unpark(self._cursor)
         self._wait_for_socket(wait=False)
-        os.close(self._fd)
 
     def wake(self) -> None:
         """There is more to send, or nothing more will come."""

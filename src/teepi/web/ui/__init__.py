@@ -7,7 +7,6 @@ ours is escaped by the templates.
 from __future__ import annotations
 
 import datetime as dt
-import functools
 import hashlib
 import time
 from dataclasses import dataclass
@@ -83,7 +82,10 @@ class UiHandlers:
         search: Callable[[str], Awaitable[tuple[Sequence[CachedProject], bool]]],
         index: str,
     ) -> None:
-        """``search`` gives cached projects and whether there are more; ``index`` is the one that clients use."""
+        """Read templates and static files (blocking); ``search`` gives cached projects and whether there are more.
+
+        ``index`` is the one that clients use.
+        """
         self._overview = overview
         self._search = search
         self._index = index
@@ -101,7 +103,7 @@ class UiHandlers:
             "size": size_text, "percent": _percent, "number": _number, "duration": _duration, "iso": _iso,
         }  # fmt: skip
         templates.globals |= {"version": __version__, "assets": digest.hexdigest()[:12]}
-        self._template = functools.cache(templates.get_template)
+        self._templates = {name: templates.get_template(name) for name in templates.list_templates(["html"])}
 
     async def home(self, request: BaseRequest) -> web.StreamResponse:
         """``/``: for a browser the page, for everybody else a few lines of text."""
@@ -157,7 +159,7 @@ class UiHandlers:
         return _View(await self._overview())
 
     def _page(self, template: str, *, status: int = 200, **values: Any) -> web.Response:  # noqa: ANN401 - for Jinja
-        text = self._template(template).render(status=status, **values)
+        text = self._templates[template].render(status=status, **values)
         headers = {**SECURITY, "Cache-Control": "no-store"}
         return web.Response(status=status, text=text, content_type="text/html", headers=headers)
 

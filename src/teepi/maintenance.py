@@ -38,7 +38,7 @@ async def recover(store: Store, pages: PageStore, catalog: Catalog, limits: Limi
     began = time.time()
     removed = await asyncio.to_thread(store.remove_old_partials, limits.partial_max_age_days)
     if removed:
-        log.info("%d partial files that no one touched for a week were deleted.", removed)
+        log.info("Partial files that no one touched for a week were deleted: %d.", removed)
     is_lost = catalog.needs_rebuild
     total = await reconcile(store, catalog, began)
     keeper.counted()

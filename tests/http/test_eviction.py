@@ -215,7 +215,7 @@ async def test_pinned_project_is_never_evicted(upstream: Upstream, make_teepi: M
     other = {f"other-{n}.0.tar.gz": noise(MB, seed=100 + n) for n in range(4)}
     project = upstream.project("other", other)
     (tmp_path / "cache/v1").mkdir(parents=True)
-    Pins(tmp_path / "cache/v1/pins.json").set(frozenset({"demo"}), {})
+    await asyncio.to_thread(Pins(tmp_path / "cache/v1/pins.json").set, frozenset({"demo"}), {})
     await many.start(make_teepi, int(5.5 * MB))
     for name in many.names:
         await many.kept(name)
@@ -304,7 +304,7 @@ async def test_unused_for_longer_than_max_age_goes_and_what_is_pinned_or_recent_
     await many.teepi.stop()
     cache = many.teepi.settings.cache_dir
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in many.contents.items()}
-    Pins(cache / "v1/pins.json").set(frozenset(), {digests[pinned]: pinned})
+    await asyncio.to_thread(Pins(cache / "v1/pins.json").set, frozenset(), {digests[pinned]: pinned})
     with closing(sqlite3.connect(cache / "catalog.sqlite3")) as database, database:
         database.execute("UPDATE files SET used_at = 1.0 WHERE sha256 != ?", (digests[recent],))
     [page] = cache.glob("v1/pages/*/*/demo.page")

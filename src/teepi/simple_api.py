@@ -41,8 +41,8 @@ _MOST_CONTAINERS: Final = 5 * _MOST_FILES
 """Objects and lists in a JSON page: a file has up to four, and each costs fifty times its bytes."""
 _MOST_VALUES: Final = 40 * _MOST_FILES
 """Of a JSON page: a file has up to twenty."""
-_LONGEST_LINK: Final = 8 << 10
-"""Nobody could ask for a longer one: a request's target has no more room."""
+_LONGEST_LINK: Final = 16 << 10
+"""Nobody could ask for a longer one: the head of a request has less room."""
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 _frame: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _list: Final = msgspec.json.Decoder(list[msgspec.Raw])

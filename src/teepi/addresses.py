@@ -102,7 +102,8 @@ def _decoded(path: str) -> str | None:
     return None if "//" in decoded else decoded
 
 
-_NOT_IN_URL: Final = re.compile(r"[^\x21-\x7e]")
+_IN_URL: Final = string.ascii_letters + string.digits + string.punctuation
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")  # of JSON; UTF-8 has none
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ORIGIN: Final = re.compile(r"https?://[^/?#\\]+", re.IGNORECASE)
 _LONGEST_ORIGIN: Final = 1000  # a host has 253 characters (RFC 1035), user info may be long
@@ -125,7 +126,7 @@ def link_resolver(base: str) -> Callable[[str], tuple[str, str] | None]:
         if not url.isascii() or not url.isprintable() or " " in url:
             if _CONTROL.search(url):
                 return None
-            url = _NOT_IN_URL.sub(lambda match: quote(match[0], errors="replace"), url)
+            url = quote(_SURROGATE.sub("%3F", url), safe=_IN_URL)
         if not url:
             return None
         if not url.startswith(("https://", "http://")):

@@ -25,7 +25,8 @@ _WHEEL_DASHES: Final = (4, 5)  # before the version, perhaps a build tag, and th
 # Read without packaging: a name without dashes and a plain version.
 _USUAL_SDIST: Final = re.compile(r"([A-Za-z0-9._]+)-[0-9]+(?:\.[0-9]+)*(?:(?:a|b|rc|\.post|\.dev)[0-9]+)?")
 _MAX_FILENAME: Final = 255
-"""Longer than any file system takes; what is tried at every dash takes its time."""
+"""Longer than any file system takes; what is tried at several dashes takes its time."""
+_VERSION_DASHES: Final = 7  # with the one before it: "1-a-1-post-1-dev-1" (PEP 440), and any number behind its "+"
 
 
 def has_known_extension(filename: str) -> bool:
@@ -83,7 +84,9 @@ def _sdist_project(filename: str, stem: str) -> str | None:
     except InvalidSdistFilename:
         pass  # of another extension, or old
     dashes = [position for position, character in enumerate(stem) if character == "-"]
-    for dash in dashes:
+    local = stem.rfind("+")
+    public = [dash for dash in dashes if dash < local][-_VERSION_DASHES:]
+    for dash in public + [dash for dash in dashes if dash > local][-_VERSION_DASHES:]:
         try:
             Version(stem[dash + 1 :])
         except InvalidVersion:

@@ -17,6 +17,7 @@ from teepi.errors import NotFound, Offline, Unavailable
 from teepi.filenames import project_of_filename
 from teepi.metadata import METADATA, metadata_of
 from teepi.pages import Freshness
+from teepi.simple_api import other_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -187,9 +188,10 @@ class Indexes:
         if record is None or not self._live.indexes[record.index].bases:
             return record
         for base in self._live.indexes[record.index].bases:
-            found = await self._at_base(await self._at(base, record.address, reach), reach)
-            if found is not None and (found.url, found.digest) == (record.url, record.digest):
-                return found
+            for address in (record.address, *other_addresses(record)):
+                found = await self._at_base(await self._at(base, address, reach), reach)
+                if found is not None and (found.url, found.digest) == (record.url, record.digest):
+                    return found
         return None
 
     async def _with_metadata(

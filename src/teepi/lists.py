@@ -80,7 +80,7 @@ class ProjectLists:
 
     async def invalidate(self) -> None:
         """Ask upstream at the next request for a list, of whichever index; until then it stays."""
-        for index in self._upstreams:
+        for index in tuple(self._upstreams):  # a reload may come in between
             if index not in self._lists:
                 await self._loading.join(index, partial(self._load, index), self._limits.cold_answer_seconds)
             self._confirmed[index] = -math.inf

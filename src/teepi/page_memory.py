@@ -135,6 +135,9 @@ class PageMemory:
             self.variant_bytes += len(variant.body)
             while self.variant_bytes > VARIANT_BYTES and len(self._shown) > 1:
                 self.drop_variants(next(iter(self._shown.values())))
+            while self.variant_bytes > VARIANT_BYTES and len(page.variants) > 1:
+                oldest = next(iter(page.variants))
+                self.variant_bytes -= len(page.variants.pop(oldest).body)
 
     def drop_variants(self, page: Page) -> None:
         """Forget the variants of ``page``."""

@@ -205,9 +205,9 @@ class Pages:
         index, project = key
         etag = None if page is None else page.stored.etag
         last_modified = None if page is None else page.stored.last_modified
-        seen_at = None if page is None else page.stored.url
+        asked = None if page is None else page.stored.asked
         upstream = self._upstreams[index]
-        answer = await upstream.project(project, seen_at=seen_at, etag=etag, last_modified=last_modified)
+        answer = await upstream.project(project, asked=asked, etag=etag, last_modified=last_modified)
         now = time.time()
         old = None if page is None or answer.body is None else await self._parsed(page)
         if answer.body is None or (
@@ -221,11 +221,20 @@ class Pages:
                 etag=answer.etag or page.stored.etag,
                 last_modified=answer.last_modified or page.stored.last_modified,
                 fetched_at=now,
+                asked=answer.asked,
             )
             page.confirmed_at = time.monotonic()
         else:
             stored = StoredPage(
-                index, project, answer.url, answer.content_type, answer.etag, answer.last_modified, now, answer.body
+                index,
+                project,
+                answer.url,
+                answer.content_type,
+                answer.etag,
+                answer.last_modified,
+                now,
+                answer.body,
+                answer.asked,
             )
             page = Page(stored, await self._parse(stored, old), time.monotonic())
             self.memory.keep(page)
@@ -366,7 +375,7 @@ class Pages:
 
     async def invalidate(self, project: str) -> None:
         """Ask upstream at the next request for the page of ``project``, in whichever index; until then it stays."""
-        for index in self._upstreams:
+        for index in tuple(self._upstreams):  # a reload may come in between
             self._absent.pop((index, project), None)
             page = await self._known((index, project))
             if page is not None:

@@ -27,7 +27,7 @@ from teepi.wheel_metadata import wheel_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["ProjectPage", "address_of", "parse_page", "render", "with_core_metadata"]
+__all__ = ["ProjectPage", "address_of", "other_addresses", "parse_page", "render", "with_core_metadata"]
 
 _API_VERSION: Final = re.compile(r"1(?:\.([0-9]{1,4}))?(?:\.[0-9]{1,9}){0,9}")
 _CHARSET: Final = re.compile(
@@ -41,6 +41,8 @@ _MOST_CONTAINERS: Final = 5 * _MOST_FILES
 """Objects and lists in a JSON page: a file has up to four, and each costs fifty times its bytes."""
 _MOST_VALUES: Final = 40 * _MOST_FILES
 """Of a JSON page: a file has up to twenty."""
+_LONGEST_LINK: Final = 16 << 10
+"""Nobody could ask for a longer one: the head of a request has less room."""
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 _frame: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _list: Final = msgspec.json.Decoder(list[msgspec.Raw])
@@ -117,11 +119,7 @@ class ProjectPage:
         """Return the page with :func:`hashed_address` for the files at ``places``."""
         addresses, links = list(self.addresses), list(self.links)
         for at in places:
-            record = self.record(at)
-            digest = record.digest
-            # As a page may spell it: one URL with a weak digest and without one are two records.
-            spelt = record.url if digest is None else f"{record.url}#{digest.algorithm}={digest.hex}"
-            addresses[at], links[at] = hashed_address(spelt, record.filename, digest)
+            addresses[at], links[at] = _hashed_address(self.record(at))
         return ProjectPage(self.index, self.project, self.document, addresses, links)
 
 
@@ -153,6 +151,13 @@ def parse_page(body: bytes, *, content_type: str, url: str, index: str, project:
             _complete_for_1_1(document)
     document.setdefault("name", project)
     return _without_collisions(ProjectPage(index, project, document, *places))
+
+
+def other_addresses(record: FileRecord) -> set[str]:
+    """Return where another index may have the same file: an address that two files claim depends on what is known."""
+    own, _ = address_of(record.url, record.filename, record.digest)
+    hashed, _ = _hashed_address(record)
+    return {own, hashed} - {record.address}
 
 
 def with_core_metadata(page: ProjectPage, known: Mapping[str, str]) -> ProjectPage:
@@ -272,7 +277,7 @@ def _read_files(document: dict[str, Any], *, link_base: str, named: bool = True)
     links: list[str] = []
     for file in document["files"]:
         link = file.get("url") if isinstance(file, dict) else None
-        if not isinstance(link, str):
+        if not isinstance(link, str) or len(link) > _LONGEST_LINK:
             continue
         address = plain_address(link)
         resolved = (link, "") if address is not None else resolve(link)
@@ -321,6 +326,13 @@ def _settle_metadata(file: dict[str, Any]) -> None:
             file["core-metadata"] = metadata
             return
     file.pop("core-metadata", None)  # pip takes any truthy value for a promise
+
+
+def _hashed_address(record: FileRecord) -> tuple[str, str]:
+    digest = record.digest
+    # As a page may spell it: one URL with a weak digest and without one are two records.
+    spelt = record.url if digest is None else f"{record.url}#{digest.algorithm}={digest.hex}"
+    return hashed_address(spelt, record.filename, digest)
 
 
 def _size(file: dict[str, Any]) -> int | None:

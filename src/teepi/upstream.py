@@ -63,6 +63,8 @@ class UpstreamPage:
     last_modified: str | None
     body: bytes | None
     """None when upstream said 304 Not Modified."""
+    asked: str = ""
+    """Before redirects."""
 
 
 class Upstream:
@@ -181,18 +183,19 @@ class Upstream:
         return [url, *("/".join([*host, path]) for host in hosts.values())]
 
     async def project(
-        self, project: str, *, seen_at: str | None = None, etag: str | None = None, last_modified: str | None = None
+        self, project: str, *, asked: str | None = None, etag: str | None = None, last_modified: str | None = None
     ) -> UpstreamPage:
         """Fetch the page of ``project`` from the first mirror that has it to give.
 
-        The validators are those of the page at ``seen_at`` and tell another mirror nothing. Raises as :meth:`page`;
-        :class:`NotFound` only when every mirror says so.
+        The validators are of what came when ``asked`` was, and tell another mirror or upstream nothing. Raises as
+        :meth:`page`; :class:`NotFound` only when every mirror says so.
         """
 
         async def ask(mirror: str, hurried: bool) -> UpstreamPage:  # noqa: FBT001 - as ``first`` calls it
-            conditional = len(self._mirrors) == 1 or (seen_at is not None and origin_of(seen_at) == origin_of(mirror))
+            url = f"{mirror}{project}/"
+            conditional = url == asked
             return await self.page(
-                f"{mirror}{project}/",
+                url,
                 etag=etag if conditional else None,
                 last_modified=last_modified if conditional else None,
                 hurried=hurried,
@@ -233,6 +236,7 @@ class Upstream:
                 etag=sendable(response.headers.get("ETag")),
                 last_modified=sendable(response.headers.get("Last-Modified")),
                 body=body,
+                asked=url,
             )
 
     async def _whole(self, response: aiohttp.ClientResponse, url: str) -> bytes:

@@ -174,6 +174,21 @@ async def test_index_of_others_works_offline_after_a_restart(
     assert (await fetch(gone.address, found)).body == SECOND
 
 
+async def test_file_whose_address_only_the_base_knows_to_be_claimed_twice_is_served(
+    upstream: Upstream, make_teepi: MakeTeepi, indexes: dict[str, IndexSettings]
+) -> None:
+    """Contract 5. The base has seen both projects that link to it, the index made of it one: their links differ."""
+    name = "common-1.zip"
+    url = upstream.project("one", {name: FIRST}).url(name)
+    upstream.project("two", {name: FIRST}, extra={name: {"url": url, "hashes": {}}})
+    teepi = await make_teepi(indexes=indexes)
+    for project in ("one", "two"):
+        assert (await page(teepi, "root/pypi", project)).status == 200
+    found = await target(teepi, "team/all", "two", name)
+    assert found != (await target(teepi, "root/pypi", "two", name)).replace("root/pypi", "team/all")
+    assert (await fetch(teepi.address, found)).body == FIRST
+
+
 # -- the project list --------------------------------------------------------------------------------
 
 LIST = "/simple/"

@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import ssl
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -185,6 +186,29 @@ async def test_page_is_revalidated_at_another_mirror_without_the_validators_of_t
         answer = await get_page(teepi)
         assert (answer.status, "stale;" in answer.headers["cache-status"]) == (200, False)
     assert ["if-none-match" in request.headers for request in second.seen(PAGE)] == [False, True]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_page_is_revalidated_at_a_new_upstream_without_the_validators_of_the_former(
+    upstream: Upstream, second: Upstream, make_teepi: MakeTeepi, *, restarts: bool
+) -> None:
+    """Contract 15. Its page may be older than what is here: asked with that time it would say 304, for ever."""
+    headers = {"Last-Modified": "Wed, 01 Jan 2025 00:00:00 GMT"}
+    upstream.project("demo", {NAME: CONTENT}, page_etag=False, page_headers=headers)
+    second.project("demo", {NAME: CONTENT[1:]})
+    teepi = await make_teepi(page_ttl_seconds=0)
+    for _ in range(2):
+        assert (await get_page(teepi)).status == 200
+    assert "if-modified-since" in upstream.requests[1].headers
+    changed = {"root/pypi": IndexSettings(second.index_url)}
+    if restarts:
+        teepi = await teepi.restarted(indexes=changed, page_ttl_seconds=0)
+    else:
+        teepi.server.reload(replace(teepi.settings, indexes=changed))
+    assert (await get_page(teepi)).status == 200
+    assert "if-modified-since" not in second.requests[0].headers
+    if restarts:
+        await teepi.stop()
 
 
 async def test_page_is_404_only_when_every_mirror_says_so(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -271,3 +271,30 @@ async def test_save_of_a_caller_that_is_cancelled_is_written_all_the_same(tmp_pa
     busy.set()
     executor.shutdown()
     assert await store.load(INDEX, "demo") == STORED
+
+
+async def test_variants_of_one_page_stay_within_the_budget_of_all(
+    pages: Pages, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A huge page in many forms is no reason to hold more: the form made last stays."""
+    upstream.project("demo", {"demo-1.0.tar.gz": b"x"})
+    page, _ = await pages.get(INDEX, "demo")
+    last = await pages.variant(page, PageFormat.JSON, "../")
+    size = len(last.body) + 100
+    monkeypatch.setattr("teepi.page_memory.VARIANT_BYTES", 3 * size)
+    for depth in range(2, 10):
+        last = await pages.variant(page, PageFormat.JSON, "../" * depth)
+    assert last in page.variants.values()
+    assert pages.memory.variant_bytes == page.variant_bytes <= 3 * size
+
+
+async def test_invalidate_goes_on_when_a_reload_changes_the_indexes_meanwhile(pages: Pages, store: SlowStore) -> None:
+    """It looks on disk for the page of each index, and an index may come or go while it does."""
+    held = store.held = asyncio.Event()
+    invalidating = asyncio.create_task(pages.invalidate("demo"))
+    while not store.waiting:  # noqa: ASYNC110 - one turn of the loop at a time
+        await asyncio.sleep(0)
+    upstreams = cast("dict[str, Client]", pages._upstreams)  # noqa: SLF001 - what a reload changes
+    upstreams["team/new"] = upstreams[INDEX]
+    held.set()
+    await invalidating

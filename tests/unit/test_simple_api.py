@@ -6,12 +6,14 @@ import json
 import time
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packaging.version import Version
 
+from teepi import addresses, filenames
 from teepi.errors import BadPage
 from teepi.filenames import project_of_filename
 from teepi.http_semantics import PageFormat, decode_target
@@ -618,6 +620,8 @@ def test_json_to_html_and_back_keeps_what_html_can_carry(
         ("foo-2-1.0.zip", "foo-2"),
         ("foo-bar-1.0-beta.tar.gz", "foo-bar"),
         ("my-3d-lib-1.0-beta.tar.bz2", "my-3d-lib"),
+        ("foo-1-a-1-post-1-dev-1.tgz", "foo"),
+        ("foo-1.0+1-2-3-4-5-6-7-8-9.tgz", "foo"),
         ("foo-1.0.linux-x86_64.tar.gz", "foo"),
         ("foo-1.0.tgz", "foo"),
         ("foo_bar-1.0-py3.8-linux-x86_64.egg", "foo-bar"),
@@ -630,3 +634,39 @@ def test_json_to_html_and_back_keeps_what_html_can_carry(
 def test_project_of_filename_finds_the_normalised_project(filename: str, project: str | None) -> None:
     """PEP 427, 503, 625 and what came before them."""
     assert project_of_filename(filename) == project
+
+
+def test_project_of_filename_costs_no_more_the_more_dashes_a_name_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault 14. A page of 100,000 such names took half a minute, in which no other page was read."""
+    tried: list[str] = []
+
+    def version(text: str) -> Version:
+        tried.append(text)
+        return Version(text)
+
+    monkeypatch.setattr(filenames, "Version", version)
+    assert project_of_filename("foo" + "-a" * 120 + ".tar.gz") is None
+    assert len(tried) < 10
+
+
+def test_link_is_encoded_at_once_however_many_of_its_characters_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault 14. Character by character a page of such links took a minute."""
+    quoted: list[str] = []
+
+    def count(text: str, safe: str) -> str:
+        quoted.append(text)
+        return quote(text, safe=safe)
+
+    monkeypatch.setattr(addresses, "quote", count)
+    found = addresses.link_resolver(URL)("/p/" + "é" * 100 + " ~%41\ud800?#f")
+    assert found == ("https://index.example/p/" + "%C3%A9" * 100 + "%20~%41%3F?", "f")
+    assert len(quoted) == 1
+
+
+@pytest.mark.parametrize("form", ["json", "html"])
+def test_link_that_is_longer_than_a_request_may_be_is_dropped(form: str) -> None:
+    """Fault 14. Nobody could ask for it, and one of 60 MB held the interpreter's lock for seconds."""
+    urls = [f"https://files.example/{'%41' * count}/foo-{count}.tar.gz" for count in (9000, 2000)]
+    entries = [file(f"foo-{count}.tar.gz", url=url) for count, url in zip((9000, 2000), urls, strict=True)]
+    page = parse_files(*entries) if form == "json" else parse("".join(f'<a href="{url}">x</a>' for url in urls))
+    assert [record.filename for record in page.files] == ["foo-2000.tar.gz"]

@@ -40,6 +40,8 @@ class StoredPage:
     fetched_at: float
     """Wall-clock seconds of the last answer, 304 included."""
     body: bytes
+    asked: str = ""
+    """The URL that was asked, before redirects: to nobody else do the validators mean anything."""
 
 
 class PageStore:

@@ -258,18 +258,24 @@ class Keeper:
             if size is None:  # in use by now, or not to be deleted
                 continue
             if victim.sha256:
-                await self._catalog.remove_file(victim.sha256)
+                await self._forgotten(victim, size)
                 self._metrics.evicted += 1
                 self._metrics.evicted_bytes += size
             evicted.add(victim, size)
 
+    async def _forgotten(self, victim: Candidate, size: int) -> bool:
+        """Take a file's row away, ``size`` bytes of which were deleted; say whether there was one."""
+        counted = await self._catalog.remove_file(victim.sha256)
+        if not size and counted:  # deleted by somebody else, and only its row says that it was counted
+            self._space.found(-counted)
+        return counted is not None
+
     def _remove(self, victim: Candidate) -> int | None:
         store = self._store
+        if not self.may_go(victim):  # pinned since it was chosen
+            return None
         if victim.sha256:
-            size = store.shelves.remove(victim.sha256)
-            if size == 0 and victim.size:  # deleted by somebody else; it was counted
-                self._space.found(-victim.size)
-            return size
+            return store.shelves.remove(victim.sha256)
         if "/" in victim.filename:
             return store.shelves.remove_stray(victim.filename)
         size = store.remove_partial(victim.filename)
@@ -365,10 +371,7 @@ class Keeper:
 
     async def purge(self, victim: Candidate, purged: Evicted) -> None:
         """Delete a file, also while it is being read: whoever reads it reads on."""
-        size = await asyncio.to_thread(self._store.shelves.remove, victim.sha256, even_in_use=True)
-        if size is None:
-            return
-        if size == 0:
-            self._space.found(-victim.size)
-        await self._catalog.remove_file(victim.sha256)
-        purged.add(victim, size)
+        async with self._alone:  # between deletion and row another one would count the file as gone once more
+            size = await asyncio.to_thread(self._store.shelves.remove, victim.sha256, even_in_use=True)
+            if size is not None and (await self._forgotten(victim, size) or size):
+                purged.add(victim, size)

@@ -63,6 +63,7 @@ class Operations:
         self._keeper = keeper
         self._pages = pages
         self._live = live
+        self._pinning = asyncio.Lock()
         self._calls: dict[str, Callable[[Mapping[str, Any]], Events]] = {
             "info": self._info,
             "list": self._list,
@@ -185,13 +186,17 @@ class Operations:
         yield {"result": {**_of(purged), "pages": pages}}
 
     async def _purge_pages(self, projects: set[str] | None, index: str | None, *, is_dry: bool) -> int:
-        """Delete the pages of ``projects`` (all when None) of ``index`` (all when None); return how many."""
+        """Delete the pages of ``projects`` (all that are not pinned when None) of ``index`` (all when None).
+
+        Return how many.
+        """
+        pinned = self._store.pins.projects
         found: set[tuple[str, str]] = set()
         for store in self._pages:
             found |= {
                 (its_index, project)
                 for its_index, project in await asyncio.to_thread(list, store.names())
-                if (projects is None or project in projects) and index in (None, its_index)
+                if (project not in pinned if projects is None else project in projects) and index in (None, its_index)
             }
         for its_index, project in () if is_dry else found:
             for store in self._pages:
@@ -220,7 +225,8 @@ class Operations:
         missing = [name for name in names if _is_file(name) and name not in {*chosen, *chosen.values()}]
         if missing:
             raise NotFound(f"{missing[0]} is not in the cache, so it cannot be pinned.")
-        await asyncio.to_thread(pins.set, pins.projects | projects, pins.files | chosen)
+        async with self._pinning:  # two at once would each write what they knew
+            await asyncio.to_thread(pins.set, pins.projects | projects, pins.files | chosen)
         yield {"result": {"projects": sorted(pins.projects), "files": sorted(pins.files.values())}}
 
     async def _unpin(self, arguments: Mapping[str, Any]) -> Events:
@@ -228,13 +234,14 @@ class Operations:
         names = _texts(arguments, "names")
         pins = self._store.pins
         projects = {_project(name) for name in names if not _is_file(name)}
-        files = {sha256: name for sha256, name in pins.files.items() if name not in names and sha256 not in names}
-        unknown = projects - pins.projects or {
-            name for name in names if _is_file(name) and name not in {*pins.files, *pins.files.values()}
-        }
-        if unknown:
-            raise NotFound(f"{min(unknown)} is not pinned.")
-        await asyncio.to_thread(pins.set, pins.projects - projects, files)
+        async with self._pinning:
+            files = {sha256: name for sha256, name in pins.files.items() if name not in names and sha256 not in names}
+            unknown = projects - pins.projects or {
+                name for name in names if _is_file(name) and name not in {*pins.files, *pins.files.values()}
+            }
+            if unknown:
+                raise NotFound(f"{min(unknown)} is not pinned.")
+            await asyncio.to_thread(pins.set, pins.projects - projects, files)
         yield {"result": {"projects": sorted(pins.projects), "files": sorted(pins.files.values())}}
 
     # -- verifying -----------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import asyncio
 import json
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from teepi import operator_channel
 from teepi.errors import StoreError, TeepiError
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     Call = Callable[[str, Mapping[str, Any]], AsyncGenerator[dict[str, Any]]]
     """Name and arguments of an operation, to its events."""
 
+_LONGEST_LINE: Final = 1 << 30  # bytes; a list has every cached file on one line
 _LOCK_WAIT_SECONDS: Final = 2.0  # of a command that has just ended
 
 
@@ -39,8 +39,6 @@ async def connect(settings: Settings, url: str | None = None) -> AsyncIterator[C
     """
     async with AsyncExitStack() as stack:
         if url is not None:
-            if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
-                raise StoreError(f"{url!r} is no URL of a teepi; write http://HOST:PORT.")
             token = await asyncio.to_thread(operator_channel.read_token, settings.data_dir)
             yield await _remote(stack, url.rstrip("/"), {"Authorization": f"Bearer {token}"}, None)
         elif await asyncio.to_thread(operator_channel.answers, settings.cache_dir):
@@ -68,7 +66,7 @@ async def _events(session: ClientSession, url: str, arguments: Mapping[str, Any]
             if answer.content_type != "application/x-ndjson":
                 text = (await answer.text())[:500].strip()
                 raise OperationFailed(text or f"{url} answered {answer.status}; is it a teepi of this version?")
-            async for line in answer.content:
+            while line := await answer.content.readline(max_line_length=_LONGEST_LINE):
                 event: dict[str, Any] = json.loads(line)
                 if "error" in event:
                     raise OperationFailed(event["error"])

@@ -90,10 +90,13 @@ def read_lock(text: str, name: str, target: Target) -> list[Wanted]:
         content = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"{name} is no lock file: it is not TOML ({error}).") from None
-    if "lock-version" in content:
-        return list(_from_pylock(content, name, target))
-    if "package" in content and isinstance(content.get("version"), int):
-        return list(_from_uv_lock(content, name, target))
+    try:
+        if "lock-version" in content:
+            return list(_from_pylock(content, name, target))
+        if "package" in content and isinstance(content.get("version"), int):
+            return list(_from_uv_lock(content, name, target))
+    except ValueError as error:
+        raise BadInput(f"{name} has a URL that is none ({error}); lock anew.") from None
     raise BadInput(f"{name} is neither a pylock.toml (it has no lock-version) nor a uv.lock.")
 
 

@@ -10,10 +10,11 @@ import logging
 import os
 import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from teepi.eviction import Keeper
 from teepi.store import LOG_BYTES
 from teepi.store.partial import Partial
 from teepi.store.pins import Pins
@@ -24,6 +25,7 @@ from tests.support.wheels import noise
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from teepi.space import Candidate
     from tests.conftest import MakeTeepi
     from tests.support.clients import Answer
     from tests.support.teepi import Teepi
@@ -227,6 +229,27 @@ async def test_pinned_project_is_never_evicted(upstream: Upstream, make_teepi: M
     for name in many.names:
         await many.get(name)
         assert many.gets(name) == 1
+
+
+async def test_file_pinned_after_it_was_chosen_is_not_evicted(
+    upstream: Upstream, make_teepi: MakeTeepi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a large eviction the last file goes seconds after the choice."""
+    choose = Keeper.plan
+
+    async def then_pinned(keeper: Keeper, *arguments: Any, **more: Any) -> list[Candidate]:
+        chosen = await choose(keeper, *arguments, **more)
+        many.teepi.server.services.store.pins.set(frozenset({"demo"}), {})
+        return chosen
+
+    many = Many(upstream, count=5)
+    await many.start(make_teepi, 4 * MB)
+    for name in many.names[:3]:
+        await many.kept(name)
+    monkeypatch.setattr(Keeper, "plan", then_pinned)
+    for name in many.names[3:]:
+        await many.kept(name)
+    assert set(many.names[:3]) <= many.stored
 
 
 async def test_files_used_within_a_day_that_go_are_warned_of(

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from teepi import cli, operator_channel
+from teepi.operations import Operations
 from tests.http.scene import stage, until
 from tests.support.clients import RawClient, fetch
 from tests.support.wheels import noise
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from tests.conftest import MakeTeepi
@@ -303,11 +305,14 @@ async def test_cache_command_that_makes_no_sense_is_one_sentence(cache: tuple[Sc
         ("purge --older-than soon", "write a number of days"),
         ("pin ../x", "no name of a project"),
         ("verify --rate fast", "write a size such as 50GB"),
-        ("info --url ftp://x", "write http://HOST:PORT"),
+        ("info --url ftp://me:s3cret@x", "is no address"),
+        ("info --url http://[::1", "is no address"),
+        ("info --url http://me:s3cret@127.0.0.1:1/", "leave them out"),
     ):
         status, out, err = await shell.run(*line.split())
         assert (status, out, err.count("\n")) == (2, "", 1), line
         assert said in err
+        assert "s3cret" not in err
 
 
 async def test_cache_command_by_url_uses_the_token(
@@ -325,6 +330,20 @@ async def test_cache_command_by_url_uses_the_token(
     (tmp_path / "operator-token").write_text("wrong")
     status, _, err = await Shell(tmp_path, tmp_path, capsys).run("info", "--url", scene.teepi.url)
     assert (status, "for operators" in err, err.count("\n")) == (2, True, 1)
+
+
+async def test_cache_list_of_many_thousands_comes_whole_from_a_server(
+    upstream: Upstream, make_teepi: MakeTeepi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is one line, longer than an HTTP library reads unless told to."""
+
+    async def long(_self: Operations, _arguments: object) -> AsyncGenerator[dict[str, Any]]:
+        row = {"files": 1, "bytes": 1, "used_at": 0.0, "pinned": False}
+        yield {"result": [row | {"project": f"project-{n}-{'x' * 200}"} for n in range(3000)]}
+
+    monkeypatch.setattr(Operations, "_list", long)
+    settings = (await stage(upstream, make_teepi, CONTENT)).teepi.settings
+    assert len(await Shell(settings.cache_dir, settings.data_dir, capsys).json("list")) == 3000
 
 
 # -- on a live server --------------------------------------------------------------------------------
@@ -347,6 +366,37 @@ async def test_purge_of_a_file_that_is_being_sent_harms_no_reader(
     assert scene.gets == 2
     assert (await fetch(scene.teepi.address, "/simple/demo/")).status == 200
     assert upstream.count("GET", "/simple/demo/") == pages + 1
+
+
+async def test_purges_at_once_count_each_file_as_gone_once(upstream: Upstream, make_teepi: MakeTeepi) -> None:
+    """Else the cache would take itself for smaller than it is, and grow above its limit."""
+    scene = await stage(upstream, make_teepi, CONTENT)
+    await scene.cached()
+    token = token_of(scene)
+    answers = await asyncio.gather(*(post(scene, "purge", b'{"everything": true}', token) for _ in range(4)))
+    assert sum(events(answer)[-1]["result"]["files"] for answer in answers) == 1
+    assert scene.teepi.server.services.store.space.files == 0
+
+
+async def test_pins_set_at_once_all_hold(upstream: Upstream, make_teepi: MakeTeepi) -> None:
+    """Each reads and writes the whole of them."""
+    scene = await stage(upstream, make_teepi, CONTENT)
+    token, names = token_of(scene), [f"p{n}" for n in range(8)]
+    await asyncio.gather(*(post(scene, "pin", json.dumps({"names": [name]}).encode(), token) for name in names))
+    assert scene.teepi.server.services.store.pins.projects == set(names)
+    await asyncio.gather(*(post(scene, "unpin", json.dumps({"names": [name]}).encode(), token) for name in names))
+    assert not scene.teepi.server.services.store.pins.projects
+
+
+async def test_purge_of_everything_leaves_the_pages_of_what_is_pinned(
+    upstream: Upstream, make_teepi: MakeTeepi
+) -> None:
+    """Without its page a pinned project could not be installed while upstream is away; named, it goes."""
+    scene = await stage(upstream, make_teepi, CONTENT)
+    token = token_of(scene)
+    await post(scene, "pin", b'{"names": ["demo"]}', token)
+    for arguments, pages in ((b'{"everything": true}', 0), (b'{"names": ["demo"]}', 1)):
+        assert events(await post(scene, "purge", arguments, token))[-1]["result"]["pages"] == pages
 
 
 async def test_operator_fetch_brings_files_into_the_cache_without_a_reader(

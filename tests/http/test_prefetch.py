@@ -6,13 +6,13 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 from teepi import cli
 from tests.support.wheels import wheel
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from tests.conftest import MakeTeepi
     from tests.support.upstream import Upstream
@@ -97,3 +97,18 @@ async def test_prefetch_wrong_input_is_one_sentence(tmp_path: Path, capsys: pyte
         err = capsys.readouterr().err
         assert said in err
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "body", ["{", "[1]", '{"files": 5}', '{"files": [{}]}', '{"files": [{"filename": "x", "url": "http://[::1/x"}]}']
+)
+async def test_prefetch_from_something_else_than_teepi_is_one_sentence(
+    upstream: Upstream, tmp_path: Path, capsys: pytest.CaptureFixture[str], body: str
+) -> None:
+    """Whatever answers at that address."""
+    upstream.file("/root/pypi/+simple/demo/", body.encode())
+    lock = tmp_path / "pylock.toml"
+    lock.write_text(LOCK.format(filename="demo-1.0-py3-none-any.whl", sha256="0" * 64))
+    assert await run("-r", str(lock), "--url", upstream.url) == 1
+    [reason] = json.loads(capsys.readouterr().out)["failures"].values()
+    assert "is no page of a teepi" in reason

@@ -124,3 +124,16 @@ def test_config_check_names_file_line_key_and_reason(
     assert str(path) in err
     assert said in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("more", [[], ["--force"]])
+def test_config_init_leaves_a_directory_and_an_unknown_home_alone(
+    home: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    """One sentence each; --force moves files out of the way, never a directory."""
+    for place, said in ((str(home), "is a directory"), ("~no-such-user/teepi.toml", "unknown home")):
+        assert cli.main(["config", "init", "--config", place, *more]) == 2
+        err = capsys.readouterr().err
+        assert said in err
+        assert err.count("\n") == 1
+    assert home.is_dir()

@@ -103,6 +103,17 @@ def test_target_of_no_python_is_refused(python: str) -> None:
         ("version = 1\n[[package]]\nname = 1\nsource = {registry = 'x'}\nsdist = {hash = 'x'}", "no uv.lock"),
         ("version = 1\npackage = 3", "no uv.lock"),
         ("version = 1\npackage = [3]", "no uv.lock"),
+        (
+            "version = 1\n[[package]]\nname = 'x'\nsource = {registry = 'x'}\nsdist = {url = 'http://[::1/x'}",
+            "Invalid IPv6 URL",
+        ),
+        (
+            (
+                'lock-version = "1.0"\ncreated-by = "x"\n[[packages]]\nname = "x"\nversion = "1"\n'
+                '[packages.archive]\nurl = "http://[::1/x.zip"\nhashes = {sha256 = "00"}'
+            ),
+            "Invalid IPv6 URL",
+        ),
     ],
 )
 def test_lock_file_that_cannot_be_read_is_named_with_the_reason(text: str, said: str) -> None:

@@ -88,10 +88,15 @@ class FileTable:
         rows = [(*called, sha256) for sha256, called in names]
         await self._write(lambda connection: connection.executemany(tables.NAME_FILE, rows))
 
-    async def remove_file(self, sha256: str) -> None:
-        """Forget a file of the store; what pages say of it stays known."""
+    async def remove_file(self, sha256: str) -> int | None:
+        """Forget a file of the store and return its bytes, None when it had no row.
+
+        What pages say of it stays known.
+        """
+        size: int | None = None
 
         def work(connection: sqlite3.Connection) -> tuple[int, int]:
+            nonlocal size
             size = self._file_size(sha256)
             if size is None:
                 return 0, 0
@@ -103,6 +108,7 @@ class FileTable:
 
         self._touched.pop(sha256, None)
         await self._count(work)
+        return size
 
     async def note(self, name: str, value: str) -> None:
         """Keep a word of our own; a rebuilt catalogue has none."""

@@ -207,7 +207,10 @@ def _call(
     arguments: dict[str, Any], url: str | None, name: str, wanted: dict[str, Any], working: str | None = None
 ) -> Any:  # noqa: ANN401 - as the operation has it
     """Run an operation and return its result; ``working`` names the progress bar of a long one."""
+    from teepi.clients.address import parse_server_url  # noqa: PLC0415 - most commands have no --url
+
     settings = effective(arguments).settings
+    url = None if url is None else parse_server_url(url)
     return asyncio.run(_run(settings, url, name, wanted, working))
 
 

@@ -225,7 +225,7 @@ class _Fetching:
         self._result = result
         self._progress = progress
         self._whole = whole
-        self._pages: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._pages: dict[str, asyncio.Future[list[dict[str, Any]]]] = {}
 
     async def fetch(self, wanted: Wanted) -> None:
         """Fetch a file and its core metadata; what goes wrong is noted."""
@@ -234,9 +234,9 @@ class _Fetching:
         task = self._progress.add_task(wanted.filename, total=None)
         try:
             file = await self._find(wanted)
-            await self._download(urljoin(file["page"], file["url"]), wanted, task)
+            await self._download(file["url"], wanted, task)
             if file.get("core-metadata"):
-                async with self._session.get(urljoin(file["page"], file["url"]) + ".metadata") as answer:
+                async with self._session.get(file["url"] + ".metadata") as answer:
                     await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             self._result.failures[wanted.filename] = f"teepi at {self._base} broke off ({str(error) or 'time-out'})."
@@ -249,21 +249,29 @@ class _Fetching:
         """Return the entry of the file on its project's page, which is cached by that."""
         if wanted.project not in self._pages:
             self._pages[wanted.project] = asyncio.ensure_future(self._page(wanted.project))
-        page = await self._pages[wanted.project]
-        for file in page.get("files", ()):
-            sha256 = file.get("hashes", {}).get("sha256")
+        for file in await self._pages[wanted.project]:
+            sha256 = file["sha256"]
             if file["filename"] == wanted.filename and (wanted.sha256 in {None, sha256} or sha256 is None):
-                return {**file, "page": page["from"]}
+                return file
         msg = f"the index has no such file of {wanted.project}" + (" with that sha256." if wanted.sha256 else ".")
         raise BadInput(msg)
 
-    async def _page(self, project: str) -> dict[str, Any]:
+    async def _page(self, project: str) -> list[dict[str, Any]]:
         url = f"{self._base}+simple/{project}/"
         async with self._session.get(url, headers={"Accept": _JSON}) as answer:
             if answer.status != 200:  # noqa: PLR2004
                 raise BadInput((await answer.text()).strip()[:300])
-            page: dict[str, Any] = await answer.json(content_type=None)
-            return {**page, "from": url}
+            try:
+                page = await answer.json(content_type=None)
+                files = [
+                    {**file, "url": urljoin(url, file["url"]), "sha256": dict(file["hashes"]).get("sha256")}
+                    for file in page["files"]
+                    if isinstance(file["filename"], str)
+                ]
+            except (ValueError, LookupError, TypeError):
+                msg = f"{url} is no page of a teepi; name its address with --url."
+                raise BadInput(msg) from None
+            return files
 
     async def _download(self, url: str, wanted: Wanted, task: Any) -> None:  # noqa: ANN401 - rich's TaskID
         digest = hashlib.sha256()

@@ -33,6 +33,9 @@ def init(config: str | None, *, force: bool, is_printed: bool) -> None:
         print(commented_file(), end="")
         return
     path = _target(config)
+    if path.is_dir():
+        msg = f"{path} is a directory; name a file in it with --config."
+        raise ConfigError(msg)
     path.parent.mkdir(parents=True, exist_ok=True)
     if force and path.exists():
         path.replace(path.with_name(path.name + ".bak"))
@@ -89,7 +92,11 @@ def commented_file() -> str:
 
 def _target(named: str | None) -> Path:
     given = named or os.environ.get(config.CONFIG_VARIABLE, "").strip()
-    path = Path(given).expanduser().absolute() if given else config.usual_config_file(os.environ)
+    try:
+        path = Path(given).expanduser().absolute() if given else config.usual_config_file(os.environ)
+    except RuntimeError:
+        msg = f"The configuration file {given} is in an unknown home; write the whole path."
+        raise ConfigError(msg) from None
     if path is None:
         msg = "HOME is not set, so there is no place for teepi.toml; name one with --config."
         raise ConfigError(msg)

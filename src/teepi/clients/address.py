@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from teepi.errors import ConfigError
-from teepi.index_settings import parse_upstream
+from teepi.index_settings import parse_upstream, shown
 from teepi.origins import is_loopback, origin_of
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ def parse_server_url(text: str) -> str:
     try:
         url = parse_upstream(text)
     except ValueError:
-        raise ConfigError(f"--url {text!r} is no address; write one such as http://127.0.0.1:3141/.") from None
+        raise ConfigError(f"--url {shown(text)} is no address; write one such as http://127.0.0.1:3141/.") from None
     parts = urlsplit(url)
     if "@" in parts.netloc:
         raise ConfigError("--url has a user name or password; leave them out, they belong into ~/.netrc.")
     if not re.fullmatch(r"[A-Za-z0-9._~%:/\[\]+-]+", url):
-        raise ConfigError(f"--url {text!r} has characters that a client's settings cannot hold.")
+        raise ConfigError(f"--url {shown(text)} has characters that a client's settings cannot hold.")
     return url
 
 

@@ -1,8 +1,8 @@
 """Lets 30 clients install at random for 20 minutes while the upstream misbehaves and the cache is a third of the need.
 
 Every whole body is compared with its sha256, every range with the bytes it asked for. Upstream sends wrong bytes now
-and then; a range that does not come from the cache cannot be verified, and is counted apart. What a client leaves or
-what ends short is neither right nor wrong. Meanwhile the cache on disk, teepi's memory and its descriptors are measured.
+and then; a range that does not come from the cache cannot be verified, and is counted apart. What a client leaves
+or what ends short is neither right nor wrong. Meanwhile cache on disk, memory and descriptors are measured.
 Exit code 1 on a wrong byte, a cache above its limit, or an unclean exit.
 """
 

@@ -208,7 +208,6 @@ async def _serve(settings: Settings, reread: Callable[[], Settings]) -> int:
         waiting.cancel()
         return 0
     await starting
-    _say_hello(server)
     status = f"Serving on {', '.join(_bases(server))}."
 
     def reload() -> None:
@@ -216,7 +215,9 @@ async def _serve(settings: Settings, reread: Callable[[], Settings]) -> int:
         _reload(server, reread)
         notifier.ready(status)
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+    # Before anybody can know that teepi serves: by default the signal ends a process. From a closed terminal it does.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stop if sys.stdin.isatty() else reload)
+    _say_hello(server)
     notifier.ready(status)
     await waiting
     drain_seconds = server.live.settings.drain_seconds

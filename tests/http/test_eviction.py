@@ -239,7 +239,7 @@ async def test_file_pinned_after_it_was_chosen_is_not_evicted(
 
     async def then_pinned(keeper: Keeper, *arguments: Any, **more: Any) -> list[Candidate]:
         chosen = await choose(keeper, *arguments, **more)
-        many.teepi.server.services.store.pins.set(frozenset({"demo"}), {})
+        await asyncio.to_thread(many.teepi.server.services.store.pins.set, frozenset({"demo"}), {})
         return chosen
 
     many = Many(upstream, count=5)

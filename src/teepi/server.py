@@ -216,7 +216,7 @@ async def _serve(settings: Settings, reread: Callable[[], Settings]) -> int:
         notifier.ready(status)
 
     # Before anybody can know that teepi serves: by default the signal ends a process. From a closed terminal it does.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stop if sys.stdin.isatty() else reload)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stop if os.isatty(0) else reload)
     _say_hello(server)
     notifier.ready(status)
     await waiting

@@ -89,21 +89,21 @@ def read_indexes(file: ConfigFile, environ: Mapping[str, str]) -> dict[str, Inde
             raise ConfigError(
                 f'{where} lacks its upstream; add a line upstream = "https://…/simple/", or bases = ["user/name", …].'
             )
-        keys = _BASES_KEYS if "bases" in section else _UPSTREAM_KEYS
+        keys = BASES_KEYS if "bases" in section else UPSTREAM_KEYS
         for key in section:
             if key in keys:
                 continue
-            if key in (*_BASES_KEYS, *_UPSTREAM_KEYS):
+            if key in (*BASES_KEYS, *UPSTREAM_KEYS):
                 raise ConfigError(f"{where.at(key)} and {keys[0]} exclude each other; remove one of them.")
             raise ConfigError(f"{where.at(key)} is no key of an index; {nearest(key, keys)} or remove it.")
         indexes[name] = _made_of(section, where) if "bases" in section else _mirror(section, where, environ)
     return indexes
 
 
-_UPSTREAM_KEYS: Final = (
+UPSTREAM_KEYS: Final = (
     *("upstream", "page_ttl", "headers", "ca_file", "proxy", "username", "password", "password_env", "allow_private"),
 )
-_BASES_KEYS: Final = ("bases", "merge")
+BASES_KEYS: Final = ("bases", "merge")
 
 
 def _mirror(section: Mapping[str, Any], where: Section, environ: Mapping[str, str]) -> IndexSettings:
@@ -230,7 +230,7 @@ def _proxy(value: object, where: Section) -> str | None:
 
 def _made_of(section: Mapping[str, Any], where: Section) -> IndexSettings:
     lists = {}
-    for key in _BASES_KEYS:
+    for key in BASES_KEYS:
         value = section.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ConfigError(f"{where.at(key)} = {shown(value)} has the wrong type; write a list of names.")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from teepi import config
+from teepi.index_settings import BASES_KEYS, UPSTREAM_KEYS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -64,6 +65,17 @@ def test_readme_names_every_setting_as_flag_variable_and_key() -> None:
         assert f"`{flag}" in README
         assert f"`TEEPI_{option.name.upper()}`" in README
         assert f"`{option.name}`" in README
+
+
+def test_settings_page_says_of_each_what_the_program_says() -> None:
+    """Flag, variable, key, default, meaning, and whether it needs a restart; every key of an index, too."""
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    for option in config.OPTIONS:
+        meaning = option.help[:1].upper() + option.help[1:]
+        names = f"| `{option.flag}` | `{option.variable}` | `{option.name}` |"
+        assert f"{names} {option.default} | {meaning} | {'no' if option.reloads else 'yes'} |" in page
+    for key in (*UPSTREAM_KEYS, *BASES_KEYS):
+        assert f"`{key}`" in page
 
 
 def test_readme_promises_are_kept_by_tests_that_exist() -> None:

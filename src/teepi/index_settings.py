@@ -191,12 +191,20 @@ def _ca_file(value: object, where: str, file: Path) -> Path | None:
         return None
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ConfigError(f"{where} ca_file = {shown(value)} has the wrong type; write the path of a PEM file.")
+    path = file.parent / value
     try:
         path = (file.parent / Path(value).expanduser()).absolute()
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
-    except (OSError, RuntimeError) as error:  # ssl.SSLError is an OSError
+    except ssl.SSLError:  # before OSError, which it is; its words are OpenSSL's
+        raise ConfigError(
+            f"{where} ca_file = {value!r}: there is no certificate in {path}, or a broken one; write the path of a PEM "
+            "file, in which certificates begin with -----BEGIN CERTIFICATE-----."
+        ) from None
+    except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{where} ca_file = {value!r} cannot be read as certificates: {reason}.") from None
+        raise ConfigError(
+            f"{where} ca_file = {value!r} cannot be read ({reason}); write the path of a PEM file."
+        ) from None
     return path
 
 

@@ -84,6 +84,9 @@ def number(text: str) -> int | None:
 
 def reason(error: Exception) -> str:
     """Return why a request failed, without a full stop and without what may be a secret."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = getattr(error.certificate_error, "verify_message", "") or type(error.certificate_error).__name__
+        return f"its certificate is not trusted ({why}); if an authority of your own signed it, name that by ca_file"
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL):
         return type(error).__name__  # their words hold the URL with its query, which may be a secret
     return " ".join(str(error).split()).rstrip(".")[:_LONGEST_REASON] or type(error).__name__

@@ -6,13 +6,15 @@ import hashlib
 import itertools
 import json
 import logging
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 
 from teepi.index_settings import IndexSettings
 from teepi.origins import basic
-from tests.http.links import file_target, get_page, is_sentence
+from tests.http.links import file_target, get_page, is_sentence, links
 from tests.http.named import give_names, named
 from tests.http.scene import CALM
 from tests.support.clients import fetch
@@ -22,6 +24,7 @@ from tests.support.upstream import Upstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from tests.conftest import MakeTeepi
     from tests.support.exchange import Request
@@ -392,6 +395,39 @@ async def test_proxy_of_an_index_goes_before_the_environment(
         await teepi.stop()
     assert [request.headers.get("proxy-authorization") for request in second.seen(page)] == [basic("user", "pw")] * 2
     assert upstream.count("GET", PAGE) == 1
+
+
+@pytest.fixture
+async def signed(tmp_path: Path) -> AsyncIterator[Upstream]:
+    """Give an upstream that speaks https, with ``right.pem`` of its authority and ``wrong.pem`` of another."""
+    context, authority = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "right.pem")
+    trustme.CA().cert_pem.write_to_path(tmp_path / "wrong.pem")
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    server = Upstream(context)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+async def test_upstream_signed_by_an_own_authority_is_reached_with_its_ca_file_only(
+    signed: Upstream, make_teepi: MakeTeepi, tmp_path: Path
+) -> None:
+    """Issue 3. Pages and files; without the file, or with another authority's, one sentence that names the remedy."""
+    signed.project("demo", {NAME: CONTENT})
+    files = {"right": tmp_path / "right.pem", "wrong": tmp_path / "wrong.pem", "none": None}
+    indexes = {f"corp/{name}": IndexSettings(signed.index_url, ca_file=file) for name, file in files.items()}
+    teepi = await make_teepi(indexes=indexes)
+    target = "/corp/right/+simple/demo/"
+    page = await fetch(teepi.address, target, {"Accept": JSON})
+    assert (await fetch(teepi.address, links(page, target)[NAME])).body == CONTENT
+    requests = len(signed.requests)
+    for name in ("wrong", "none"):
+        answer = await fetch(teepi.address, f"/corp/{name}/+simple/demo/")
+        assert (answer.status, is_sentence(answer)) == (503, True)
+        assert b"its certificate is not trusted (" in answer.body
+        assert b"name that by ca_file" in answer.body
+    assert len(signed.requests) == requests
 
 
 async def test_netrc_is_never_asked_for_hosts_that_upstream_names(

@@ -168,7 +168,8 @@ class Line:
         self._writer = writer
         self.request = request
         # Then "drained" means "handed to the kernel", so a gate that is reached has let everything out.
-        writer.transport.set_write_buffer_limits(high=0)
+        if writer.get_extra_info("sslcontext") is None:  # uvloop's TLS never says that a buffer of none is empty
+            writer.transport.set_write_buffer_limits(high=0)
 
     async def answer(self, answer: Answer, stops: list[Stop]) -> None:
         """Send ``answer``, striking each of ``stops`` at its place; raise LineOver when the line is ended."""

@@ -15,6 +15,7 @@ from tests.support.exchange import At, Line, LineOver, Request, Resource, Stop, 
 from tests.support.projects import HTML, JSON, Form, Project
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
     from tests.support.faults import Fault
@@ -76,8 +77,9 @@ class _Connection(asyncio.StreamReaderProtocol):
 class Upstream:
     """A package index at :attr:`url`; stop and start it again for an outage, the port stays."""
 
-    def __init__(self) -> None:
-        """Make an empty index that does not listen yet."""
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        """Make an empty index that does not listen yet; with ``tls`` it speaks https."""
+        self._tls = tls
         self.requests: list[Request] = []
         """Every request so far, in order of arrival."""
         self._resources: dict[str, Resource] = {}
@@ -93,7 +95,7 @@ class Upstream:
     async def start(self) -> None:
         """Listen, on the same port as before if there was one."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, "127.0.0.1", self._port, backlog=1024)
+        self._server = await loop.create_server(self._accept, "127.0.0.1", self._port, backlog=1024, ssl=self._tls)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -116,8 +118,8 @@ class Upstream:
 
     @property
     def url(self) -> str:
-        """``http://127.0.0.1:port``."""
-        return f"http://127.0.0.1:{self._port}"
+        """``http://127.0.0.1:port``, or the same with https."""
+        return f"http{'' if self._tls is None else 's'}://127.0.0.1:{self._port}"
 
     @property
     def index_url(self) -> str:

@@ -87,14 +87,20 @@ def test_index_netrc_that_cannot_be_read_is_not_used(tmp_path: Path, caplog: pyt
         (f"upstream = '{URL}'\nusername = 'u'\npassword = '{SECRET}'\npassword_env = 'HOME'", "twice"),
         (f"upstream = '{URL}'\nusername = 'u:v'", "no colon"),
         (f"upstream = '{URL}'\nusername = 1", "username has the wrong type"),
-        (f"upstream = '{URL}'\nca_file = 'absent.pem'", "No such file"),
-        (f"upstream = '{URL}'\nca_file = 'some.toml'", "cannot be read as certificates"),
+        (
+            f"upstream = '{URL}'\nca_file = 'absent.pem'",
+            "cannot be read (No such file or directory); write",
+        ),
+        (f"upstream = '{URL}'\nca_file = '~nobody-of-that-name/x.pem'", "cannot be read (Could not determine home"),
+        (f"upstream = '{URL}'\nca_file = 'some.toml'", "there is no certificate in /"),
+        (f"upstream = '{URL}'\nca_file = 'broken.pem'", "or a broken one; write the path of a PEM file"),
         (f"upstream = '{URL}'\nproxy = 'ftp://u:{SECRET}@proxy.example'", "proxy = 'ftp://…@proxy.example'"),
         (f"upstream = ['ftp://u:{SECRET}/x@a.example']", "cannot be used"),
     ],
 )
 def test_index_section_with_a_mistake_is_refused_with_a_sentence(tmp_path: Path, section: str, said: str) -> None:
     """What, where and what to do, and never a secret."""
+    (tmp_path / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, section)
     assert said in caught.value.message

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Protocol
 
-from bench import kill, page, relay, soak, stampede
+from bench import faults, kill, page, relay, soak, stampede
 
 
 class Scenario(Protocol):
@@ -19,7 +19,14 @@ class Scenario(Protocol):
         """Run; return the exit code."""
 
 
-SCENARIOS: dict[str, Scenario] = {"stampede": stampede, "kill": kill, "page": page, "relay": relay, "soak": soak}
+SCENARIOS: dict[str, Scenario] = {
+    "stampede": stampede,
+    "page": page,
+    "kill": kill,
+    "faults": faults,
+    "soak": soak,
+    "relay": relay,
+}
 
 
 def main() -> int:

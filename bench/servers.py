@@ -87,10 +87,10 @@ def upstream(content: Path, bytes_per_second: float) -> Iterator[int]:
 
 
 def start_teepi(
-    directory: Path, upstream_port: int, arguments: tuple[str, ...] = ()
+    directory: Path, upstream_port: int, arguments: tuple[str, ...] = (), prefix: tuple[str, ...] = ()
 ) -> tuple[subprocess.Popen[str], int]:
-    """Start the real process on directories below ``directory``; return it and its port."""
-    command = [sys.executable, "-m", "teepi", "serve", "--listen", "127.0.0.1:0", "--log-level", "warning"]
+    """Start the real process on directories below ``directory``, run by ``prefix``; return it and its port."""
+    command = [*prefix, sys.executable, "-m", "teepi", "serve", "--listen", "127.0.0.1:0", "--log-level", "warning"]
     command += ["--upstream", f"http://127.0.0.1:{upstream_port}/simple/"]
     command += ["--cache-dir", str(directory / "cache"), "--data-dir", str(directory / "data"), *arguments]
     process = spawn(command, cores()[0])

@@ -1,6 +1,6 @@
 """A circuit breaker for one upstream: when it fails again and again, it is not asked for a while.
 
-Pure: times come from the caller (monotonic seconds). What is answered meanwhile is decided in ``pages``.
+Pure: times come from the caller (monotonic seconds). It is kept by ``revalidation``; ``pages`` decides what is answered meanwhile.
 """
 
 from __future__ import annotations

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from teepi.errors import Mismatch
 from teepi.metrics import Ended
+from teepi.sizes import said
 
 if TYPE_CHECKING:
     from teepi.download import Download
     from teepi.errors import TeepiError
-
-_UNIT: Final = 1000
 
 
 def ended(download: Download, seconds: float, error: TeepiError | None, *, is_committed: bool) -> Ended:
@@ -29,7 +28,7 @@ def ended(download: Download, seconds: float, error: TeepiError | None, *, is_co
 def line(download: Download, seconds: float) -> str:
     """Return the line about a download that has been committed."""
     parts = [
-        f"{download.name} {_size(download.arrived)}",
+        f"{download.name} {said(download.arrived)}",
         "1 fetch",
         "1 client" if download.clients == 1 else f"{download.clients} clients",
         f"{_brief(seconds)} s",
@@ -37,16 +36,6 @@ def line(download: Download, seconds: float) -> str:
     if download.resumes:
         parts.append("resumed once" if download.resumes == 1 else f"resumed {download.resumes} times")
     return ", ".join(parts) + "."
-
-
-def _size(size: float) -> str:
-    if size < _UNIT:
-        return f"{size:.0f} bytes"
-    for unit in ("kB", "MB"):
-        size /= _UNIT
-        if size < _UNIT:
-            return f"{_brief(size)} {unit}"
-    return f"{size / _UNIT:.1f} GB"
 
 
 def _brief(number: float) -> str:

@@ -11,16 +11,15 @@ import hashlib
 import logging
 import math
 import time
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from teepi.breaker import Breaker
 from teepi.codings import Coding, encode, worth_encoding
-from teepi.errors import Interrupted, NotFound, Offline, TeepiError, Unavailable, UpstreamError
+from teepi.errors import NotFound, Offline, TeepiError, Unavailable, UpstreamError
 from teepi.page_memory import Page, PageMemory, Variant
+from teepi.revalidation import Revalidation
 from teepi.simple_api import parse_page, render, with_core_metadata
 from teepi.single_flight import SingleFlight
 from teepi.store import StoredPage
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
-_ABSENT_KEPT: Final = 10_000
 _THREAD_BYTES: Final = 256 << 10  # a larger page is parsed and rendered off the event loop
 
 
@@ -82,9 +80,8 @@ class Pages:
         self.memory = PageMemory()
         """The pages used last."""
         self._loading = SingleFlight[Page | None](scope)
-        self._absent: OrderedDict[tuple[str, str], float] = OrderedDict()
-        self._asking: dict[tuple[str, str], asyncio.Task[Page]] = {}
-        self._breakers: dict[str, Breaker] = {}
+        self._revalidation = Revalidation(self._revalidate, scope, limits)
+        self.circuit_wait_seconds = self._revalidation.circuit_wait_seconds
 
     def close(self) -> None:
         """End the thread, when nobody asks any more."""
@@ -113,82 +110,19 @@ class Pages:
         oldest = now - self._live.page_ttl_seconds(index) if newer_than is None else newer_than
         if page is not None and page.confirmed_at > oldest:
             return page, self._count(Freshness.HIT)
-        absent_at = self._absent.get(key)
-        if absent_at is not None and absent_at > max(now - self._limits.absent_seconds, newer_than or 0.0):
+        if self._revalidation.is_absent(key, newer_than):
             msg = f"Upstream has no project {project}."
             raise NotFound(msg)
-        return await self._ask(key, page)
-
-    def _breaker(self, index: str) -> Breaker:
-        return self._breakers.setdefault(index, Breaker())
-
-    def circuit_wait_seconds(self, index: str) -> float:
-        """How long the upstream of ``index`` is left alone after failures; 0 when it may be asked."""
-        return self._breaker(index).wait_seconds(time.monotonic())
-
-    def _begin_asking(self, key: tuple[str, str], page: Page | None) -> asyncio.Task[Page] | None:
-        """Start the one request for a page; None while the upstream's circuit is open."""
-        now = time.monotonic()
-        if not self._breaker(key[0]).allows(now):
-            return None
-        task = self._scope.start(self._revalidate(key, page), name=f"page {key[1]}")
-        self._asking[key] = task
-        task.add_done_callback(lambda done: self._answered(key, done, now))
-        return task
-
-    async def _ask(self, key: tuple[str, str], page: Page | None) -> tuple[Page, Freshness]:
-        """Ask upstream, single-flight; fall back to ``page`` when it errs or is slow."""
-        breaker = self._breaker(key[0])
-        running = self._asking.get(key)
-        task = running or self._begin_asking(key, page)
-        error: BaseException | None
-        if task is None:
-            wait = breaker.wait_seconds(time.monotonic())
-            error = Unavailable(
-                f"Upstream fails and there is no page of {key[1]} yet; it is asked again in {wait:.0f} s."
-            )
-        else:
-            error = await self._wait(task, key[1], breaker, has_page=page is not None)
-            if error is None:
-                asked = Freshness.MISS if page is None else Freshness.REVALIDATED
-                return task.result(), self._count(asked if running is None else Freshness.COLLAPSED)
-        if page is not None and not isinstance(error, NotFound):
+        try:
+            renewed, is_joined = await self._revalidation.ask(key, page)
+        except NotFound:
+            raise
+        except TeepiError:
+            if page is None:
+                raise
             return page, self._count(Freshness.STALE)
-        if isinstance(error, TeepiError):
-            raise error.with_traceback(None)
-        msg = f"The page of {key[1]} could not be made ({type(error).__name__}); see teepi's log."
-        raise Unavailable(msg) from error
-
-    async def _wait(
-        self, task: asyncio.Task[Page], project: str, breaker: Breaker, *, has_page: bool
-    ) -> BaseException | None:
-        """Wait for upstream's answer as long as this client may be kept; return why there is none."""
-        patience = self._limits.page_patience_seconds if has_page else self._limits.cold_answer_seconds
-        done, _ = await asyncio.wait({task}, timeout=0.0 if has_page and breaker.is_slow else patience)
-        if not done:
-            breaker.dawdled()
-            return Unavailable(f"Upstream has not answered for {project} yet; teepi goes on asking. Try again.")
-        if task.cancelled():
-            return Unavailable("teepi is stopping; try again in a moment.")
-        return task.exception()
-
-    def _answered(self, key: tuple[str, str], task: asyncio.Task[Page], asked_at: float) -> None:
-        del self._asking[key]
-        if task.cancelled():
-            return
-        error = task.exception()
-        now = time.monotonic()
-        if error is None or isinstance(error, NotFound):
-            in_time = now - asked_at <= self._limits.page_patience_seconds
-            self._breaker(key[0]).answered(in_time=in_time)
-        elif isinstance(error, Interrupted):  # a single page that cannot be read says nothing of the upstream
-            self._breaker(key[0]).failed(now, asked_wait_seconds=error.asked_wait_seconds)
-        if isinstance(error, NotFound):
-            self._absent[key] = time.monotonic()
-            while len(self._absent) > _ABSENT_KEPT:
-                self._absent.popitem(last=False)
-        elif error is not None:
-            log.warning("The page of %s was not fetched: %s", key[1], error)
+        asked = Freshness.MISS if page is None else Freshness.REVALIDATED
+        return renewed, self._count(Freshness.COLLAPSED if is_joined else asked)
 
     def _count(self, freshness: Freshness) -> Freshness:
         if freshness is Freshness.HIT:
@@ -238,7 +172,6 @@ class Pages:
             )
             page = Page(stored, await self._parse(stored, old), time.monotonic())
             self.memory.keep(page)
-        self._absent.pop(key, None)
         self._scope.start(self._save(page), name=f"store page {project}")
         return page
 
@@ -376,7 +309,7 @@ class Pages:
     async def invalidate(self, project: str) -> None:
         """Ask upstream at the next request for the page of ``project``, in whichever index; until then it stays."""
         for index in tuple(self._upstreams):  # a reload may come in between
-            self._absent.pop((index, project), None)
+            self._revalidation.forget_absence((index, project))
             page = await self._known((index, project))
             if page is not None:
                 page.confirmed_at = -math.inf

@@ -1,4 +1,4 @@
-"""The process: sockets, event loop, signals, drain. It builds the services and hands them to each other."""
+"""The process: sockets, event loop, signals, drain. The services are made in ``assembly``."""
 
 from __future__ import annotations
 

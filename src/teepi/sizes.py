@@ -25,9 +25,11 @@ def parse_size(value: str | int) -> int:
 
 
 def said(size: float) -> str:
-    """Return bytes for people, in units of 1000."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if abs(size) < _STEP:
-            return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
+    """Return bytes for people, in units of 1000 as disks are sold, with up to three figures: ``12.3 MB``."""
+    if abs(size) < _STEP:
+        return f"{size:.0f} bytes"
+    for unit in ("kB", "MB", "GB", "TB"):
         size /= _STEP
-    return f"{size:.1f} TB"
+        if abs(size) < _STEP - 0.5 or unit == "TB":  # else it would be rounded to four
+            break
+    return f"{size:.1f} {unit}" if abs(size) < 99.95 else f"{size:.0f} {unit}"  # noqa: PLR2004 - three figures

@@ -32,6 +32,6 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Give the clock of all that judges ages into the test's hands."""
     clock = Clock()
-    for module in ("teepi.pages", "teepi.lists", "teepi.legacy", "teepi.indexes", "teepi.web.simple"):
-        monkeypatch.setattr(f"{module}.time", clock)
+    for module in ("pages", "revalidation", "lists", "legacy", "indexes", "web.simple"):
+        monkeypatch.setattr(f"teepi.{module}.time", clock)
     return clock

@@ -11,7 +11,7 @@ import pytest
 
 from teepi.store import Store
 from teepi.store.partial import Partial
-from teepi.web import send
+from teepi.web import sendfile
 from tests.http.scene import CALM, descriptors, stage, until
 from tests.support.clients import RawClient
 from tests.support.faults import Reset, WrongBytes
@@ -200,7 +200,7 @@ async def test_idle_reader_is_dropped_and_the_others_go_on(
     upstream: Upstream, make_teepi: MakeTeepi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It held up the ring for as long as it may."""
-    monkeypatch.setattr(send, "_SWEEP_SECONDS", 0.02)
+    monkeypatch.setattr(sendfile, "_SWEEP_SECONDS", 0.02)
     scene = await stage(upstream, make_teepi, BIG, limits=replace(RING, ring_idle_seconds=0.2))
     gate = upstream.gate(scene.path, 0)
     async with await scene.connect(receive_buffer_bytes=4096) as idle:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from teepi.web import send
+from teepi.web import sendfile
 from tests.http.scene import CALM, WITHHELD, Held, descriptors, stage, until
 from tests.support.clients import ConnectionEnd, RawClient, fetch
 from tests.support.faults import EarlyEnd, HangBeforeHead, Reset
@@ -251,7 +251,7 @@ async def test_client_that_never_reads_is_dropped_and_leaves_nothing_behind(
     upstream: Upstream, make_teepi: MakeTeepi, monkeypatch: pytest.MonkeyPatch, *, cached: bool
 ) -> None:
     """After the idle limit its connection is reset and descriptors are back to before."""
-    monkeypatch.setattr(send, "_SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr(sendfile, "_SWEEP_SECONDS", 0.05)
     content = noise(12_000_000)
     scene = await stage(upstream, make_teepi, content, limits=replace(CALM, client_idle_seconds=0.3))
     if cached:
@@ -270,7 +270,7 @@ async def test_client_parked_for_long_is_not_taken_for_a_stopped_one(
     upstream: Upstream, make_teepi: MakeTeepi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Upstream keeps it waiting beyond the idle limit; that time is not the client's."""
-    monkeypatch.setattr(send, "_SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(sendfile, "_SWEEP_SECONDS", 0.01)
     content = noise(20_000_000)
     scene = await stage(upstream, make_teepi, content, limits=replace(CALM, client_idle_seconds=0.3))
     gate = upstream.gate(scene.path, 1_000_000)

@@ -180,7 +180,8 @@ def test_size_that_is_none_is_refused_with_what_is_expected(text: str) -> None:
 
 
 def test_size_is_said_in_units_for_people() -> None:
-    """Three digits and a unit."""
-    assert [said(size) for size in (0, 999, 1500, 2_340_000, 5 * 10**9, 3 * 10**12)] == [
-        "0 bytes", "999 bytes", "1.5 kB", "2.3 MB", "5.0 GB", "3.0 TB",
+    """Three figures and a unit."""
+    sizes = (0, 999, 1500, 999_950, 2_340_000, 123_456_789, 5 * 10**9, 3 * 10**12, 5 * 10**15)
+    assert [said(size) for size in sizes] == [
+        "0 bytes", "999 bytes", "1.5 kB", "1.0 MB", "2.3 MB", "123 MB", "5.0 GB", "3.0 TB", "5000 TB",
     ]  # fmt: skip

@@ -33,8 +33,8 @@ def plain(text: str, status: int = 200, headers: Mapping[str, str] | None = None
     )
 
 
-def error(problem: TeepiError) -> web.Response:
-    """Turn a deliberate error into its answer: the sentence, never cached, with Retry-After where it helps."""
+def error_headers(problem: TeepiError) -> dict[str, str]:
+    """Return what an error says beside its sentence, with Retry-After where it helps."""
     headers: dict[str, str] = {}
     if problem.retry_after_seconds is not None:
         headers["Retry-After"] = str(problem.retry_after_seconds)
@@ -42,7 +42,12 @@ def error(problem: TeepiError) -> web.Response:
         headers["Content-Range"] = f"bytes */{problem.size}"  # RFC 9110, 15.5.17
     if isinstance(problem, MethodNotAllowed):
         headers["Allow"] = "GET, HEAD"  # RFC 9110, 15.5.6
-    response = plain(problem.message, problem.status, headers)
+    return headers
+
+
+def error(problem: TeepiError) -> web.Response:
+    """Turn a deliberate error into its answer: the sentence, never cached."""
+    response = plain(problem.message, problem.status, error_headers(problem))
     if isinstance(problem, MethodNotAllowed):
         response.set_status(problem.status, problem.message)  # twine shows the reason phrase and not the body
     return response

@@ -1,8 +1,6 @@
 """Sends a file to a client, arriving or cached: cursors that never pass the limit, by sendfile where it can be.
 
-Given a counted descriptor, never a path. uvloop has no sendfile of its own, hence ``os.sendfile`` on a dup of the
-socket (``add_writer`` on the transport's own descriptor raises). A TLS connection or a body of unknown length is
-written through the transport.
+Given a counted descriptor, never a path. A TLS connection or a body of unknown length is written through the transport.
 """
 
 from __future__ import annotations
@@ -12,11 +10,9 @@ import contextlib
 import fcntl
 import logging
 import os
-import socket
 import struct
 import termios
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from aiohttp import HttpVersion11
@@ -25,8 +21,10 @@ from teepi.errors import TeepiError
 from teepi.files import Outcome
 from teepi.http_semantics import shown_target
 from teepi.watchdog import WatchedStream
+from teepi.web.sendfile import FileSender, Turns, reset
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from aiohttp.web import StreamResponse
@@ -40,12 +38,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SWEEP_SECONDS: Final = 1.0
 _ACKNOWLEDGED_POLL_SECONDS: Final = 0.2
 _BUFFER_HIGH_BYTES: Final = 1 << 18
 _BUFFER_LOW_BYTES: Final = 1 << 16
-_TCP_ESTABLISHED: Final = 1
-_LINGER_NONE: Final = struct.pack("ii", 1, 0)
 _TIOCOUTQ: Final = getattr(termios, "TIOCOUTQ", None)
 
 
@@ -59,43 +54,17 @@ class _Client(Protocol):
 
 
 class Senders:
-    """All bodies on their way out: steps them in small batches and sweeps those that hang."""
+    """All bodies on their way out."""
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         """Begin with none. Create it on the running event loop."""
         self.limits = limits
         self.metrics = metrics
-        self._loop = asyncio.get_running_loop()
-        self._active: set[_Sender] = set()
-        self._ready: deque[_Sender] = deque()
-        self._scheduled = False
-        self._timer = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+        self._turns = Turns(limits)
 
     def close(self) -> None:
         """Stop sweeping."""
-        self._timer.cancel()
-
-    def step_soon(self, sender: _Sender) -> None:
-        """Step ``sender`` in one of the next turns of the loop, a bounded number in each."""
-        self._ready.append(sender)
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._step_batch)
-
-    def _step_batch(self) -> None:
-        try:
-            for _ in range(min(self.limits.send_batch, len(self._ready))):
-                self._ready.popleft().step()
-        finally:
-            self._scheduled = bool(self._ready)
-            if self._scheduled:
-                self._loop.call_soon(self._step_batch)
-
-    def _sweep(self) -> None:
-        self._timer = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
-        now = time.monotonic()
-        for sender in list(self._active):
-            sender.check(now)
+        self._turns.close()
 
     async def send(self, request: BaseRequest, response: StreamResponse, opened: Opened) -> StreamResponse:
         """Write ``response`` with the bytes of ``opened``'s cursor as its body; a failed body ends short.
@@ -184,16 +153,12 @@ class Senders:
     async def _sendfile(
         self, client: _Client, transport: asyncio.Transport, opened: Opened, fd: int
     ) -> Exception | None:
-        sender = _Sender(self, transport, opened.body, opened.cursor, fd)
-        self._active.add(sender)
+        sender = FileSender(self._turns, transport, opened.body, opened.cursor, fd)
         client.client_left = sender.client_left
         try:
-            sender.step()
-            return await sender.done
+            return await sender.run()
         finally:
             client.client_left = None
-            self._active.discard(sender)
-            sender.close()
 
     # -- through the transport -----------------------------------------------------------------------
 
@@ -233,7 +198,7 @@ class Senders:
         if body.file is None:
             return b""
         most = min(most, body.file_stop - cursor.position)
-        return await self._loop.run_in_executor(None, os.pread, body.file.fd, most, cursor.position)
+        return await asyncio.get_running_loop().run_in_executor(None, os.pread, body.file.fd, most, cursor.position)
 
     # -- the end of a failed body --------------------------------------------------------------------
 
@@ -244,7 +209,7 @@ class Senders:
         if transport is None:
             return
         if response.content_length is None and request.version < HttpVersion11:
-            _reset(transport)  # without length or chunks FIN would mean "whole"
+            reset(transport)  # without length or chunks FIN would mean "whole"
             return
         client.close()  # further input is read and dropped
         with contextlib.suppress(RuntimeError, OSError):
@@ -265,13 +230,6 @@ class Senders:
             transport.abort()
 
 
-def _reset(transport: asyncio.Transport) -> None:
-    """Close with RST: of itself uvloop's ``abort`` only drops what it has buffered."""
-    with contextlib.suppress(OSError):
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
-    transport.abort()
-
-
 def _unacknowledged(sock: socket.socket) -> int:
     if _TIOCOUTQ is None:
         return 0
@@ -279,128 +237,3 @@ def _unacknowledged(sock: socket.socket) -> int:
         return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), _TIOCOUTQ, b"\0\0\0\0"))[0])
     except OSError:
         return 0
-
-
-class _Sender:
-    """One body on its way: waits for the file to grow or for the socket to take more, whichever is due."""
-
-    __slots__ = (
-        "_body",
-        "_cursor",
-        "_fd",
-        "_loop",
-        "_queued",
-        "_senders",
-        "_since",
-        "_stop",
-        "_transport",
-        "_writing",
-        "done",
-    )
-
-    def __init__(self, senders: Senders, transport: asyncio.Transport, body: Readable, cursor: Cursor, fd: int) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._senders = senders
-        self._transport = transport
-        self._body = body
-        self._cursor = cursor
-        self._stop = cast("int", cursor.stop)
-        self._fd = fd
-        self._writing = False
-        self._queued = False
-        self._since = time.monotonic()
-        self.done: asyncio.Future[Exception | None] = self._loop.create_future()
-        """The error that ended the body as a result, so that nothing is "never retrieved"."""
-        cursor.wake = self.wake
-
-    def close(self) -> None:
-        """Give everything back; the writer goes before the descriptor that it names is closed."""
-        self._cursor.wake = None
-        self._body.unpark(self._cursor)
-        self._wait_for_socket(wait=False)
-
-    def wake(self) -> None:
-        """There is more to send, or nothing more will come."""
-        if not self._queued:
-            self._queued = True
-            self._senders.step_soon(self)
-
-    def client_left(self) -> None:
-        """End: the connection is lost."""
-        self._finish(ConnectionResetError("the client left"))
-
-    def check(self, now: float) -> None:
-        """Drop a client that takes nothing, and notice one that left while reading was paused."""
-        limits = self._senders.limits
-        if self._writing:
-            idle = limits.client_idle_seconds if self._body.ring is None else limits.ring_idle_seconds
-            if now - self._since > idle:
-                _reset(self._transport)
-                self._finish(TimeoutError("the client takes nothing"))
-        elif hasattr(socket, "TCP_INFO"):
-            with contextlib.suppress(OSError):
-                info = self._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-                if info[0] != _TCP_ESTABLISHED:
-                    self._transport.abort()
-                    self.client_left()
-
-    def _finish(self, error: Exception | None) -> None:
-        self._wait_for_socket(wait=False)
-        if not self.done.done():
-            self.done.set_result(error)
-
-    def _wait_for_socket(self, *, wait: bool) -> None:
-        if wait and not self._writing:
-            self._since = time.monotonic()  # until now it may have been upstream that kept us waiting
-            self._loop.add_writer(self._fd, self.step)
-        elif self._writing and not wait:
-            self._loop.remove_writer(self._fd)
-        self._writing = wait
-
-    def step(self) -> None:
-        """Hand one step of bytes to the kernel, then wait for whatever is due."""
-        self._queued = False
-        if self.done.done() or self._at_rest():
-            return
-        try:
-            sent = self._send(min(self._body.limit, self._stop))
-        except BlockingIOError:
-            self._wait_for_socket(wait=True)
-            return
-        except OSError as error:
-            self._finish(error)
-            return
-        except Exception as error:  # a defect of ours must end one body, not the stepping of all
-            log.exception("A body failed inside teepi.")
-            self._finish(error)
-            return
-        if not sent:
-            self._finish(OSError("the file is shorter than it was"))
-            return
-        self._since = time.monotonic()
-        self._body.advance(self._cursor, sent)
-        if not self._at_rest():
-            self._wait_for_socket(wait=True)  # one step a turn: fair between clients by construction
-
-    def _at_rest(self) -> bool:
-        """Whether there is nothing to send now: the end, a failure, or everything that may be shown is sent."""
-        body, cursor = self._body, self._cursor
-        if cursor.position >= self._stop:
-            self._finish(None)
-        elif cursor.position < body.limit:
-            return False
-        elif body.failure is not None:
-            self._finish(body.failure)
-        else:
-            self._wait_for_socket(wait=False)
-            body.park(cursor)
-        return True
-
-    def _send(self, limit: int) -> int:
-        body, position = self._body, self._cursor.position
-        most = min(limit - position, self._senders.limits.send_step_bytes)
-        if body.ring is not None and position >= body.file_stop:
-            return os.write(self._fd, body.ring.view(position, most))
-        if body.file is None:
-            return 0
-        return os.sendfile(self._fd, body.file.fd, position, min(most, body.file_stop - position))

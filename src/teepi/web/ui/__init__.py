@@ -18,8 +18,9 @@ from aiohttp import web
 
 from teepi import __version__
 from teepi.errors import NotFound
+from teepi.sizes import said
 from teepi.web import answers
-from teepi.web.ui.plot import plot, size_text
+from teepi.web.ui.plot import plot
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -100,7 +101,7 @@ class UiHandlers:
             auto_reload=False,
         )
         templates.filters |= {
-            "size": size_text, "percent": _percent, "number": _number, "duration": _duration, "iso": _iso,
+            "size": said, "percent": _percent, "number": _number, "duration": _duration, "iso": _iso,
         }  # fmt: skip
         templates.globals |= {"version": __version__, "assets": digest.hexdigest()[:12]}
         self._templates = {name: templates.get_template(name) for name in templates.list_templates(["html"])}
@@ -120,7 +121,7 @@ class UiHandlers:
         return self._page(
             "home.html",
             root="./",
-            view=await self._view(),
+            **await self._view(),
             query=query,
             found=found,
             is_cut=is_cut,
@@ -129,7 +130,7 @@ class UiHandlers:
 
     async def live(self, request: BaseRequest) -> web.StreamResponse:  # noqa: ARG002 - a handler
         """``/+live``: the part of the page that changes, which the page's script asks for."""
-        return self._page("live.html", view=await self._view())
+        return self._page("live.html", **await self._view())
 
     async def static(self, request: BaseRequest, name: str) -> web.StreamResponse:  # noqa: ARG002 - a handler
         """``/+static/NAME``: what the pages need; the query is its version, so that it may be kept for good."""
@@ -146,7 +147,7 @@ class UiHandlers:
         """Return the page for an error that a person has met."""
         path = request.raw_path.partition("?")[0]
         depth = max(0, path.count("/") - 1)
-        return self._page(
+        page = self._page(
             "error.html",
             status=problem.status,
             root="../" * depth or "./",
@@ -154,25 +155,18 @@ class UiHandlers:
             message=problem.message,
             clients=client_lines(answers.origin(request), self._index),
         )
+        page.headers.update(answers.error_headers(problem))
+        return page
 
-    async def _view(self) -> _View:
-        return _View(await self._overview())
+    async def _view(self) -> dict[str, Any]:
+        """Return what ``live.html`` shows."""
+        overview = await self._overview()
+        return {"view": overview, "plot": plot(overview.samples, time.time())}
 
     def _page(self, template: str, *, status: int = 200, **values: Any) -> web.Response:  # noqa: ANN401 - for Jinja
         text = self._templates[template].render(status=status, **values)
         headers = {**SECURITY, "Cache-Control": "no-store"}
         return web.Response(status=status, text=text, content_type="text/html", headers=headers)
-
-
-class _View:
-    """The overview with its plot, as the templates read it."""
-
-    def __init__(self, overview: Overview) -> None:
-        self._overview = overview
-        self.plot = plot(overview.samples, time.time())
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the overview has
-        return getattr(self._overview, name)
 
 
 def _percent(share: float | None) -> str:

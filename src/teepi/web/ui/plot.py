@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from teepi.sizes import said
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,7 +23,6 @@ _HOURS: Final = 24
 _COLUMNS: Final = 96  # a quarter of an hour each
 _GAP: Final = 1.5
 _SMALLEST: Final = 2.0  # pixels: what happened is seen
-_UNITS: Final = ("B", "KB", "MB", "GB", "TB", "PB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def plot(samples: Sequence[Sample], now: float) -> Plot:
         columns,
         [" ".join(line if len(line) > 1 else line * 2) for line in lines if line],
         [
-            *(Mark(size_text(part * top / 2), y=_BOTTOM - part / 2 * (_BOTTOM - _TOP)) for part in range(3)),
+            *(Mark(said(part * top / 2), y=_BOTTOM - part / 2 * (_BOTTOM - _TOP)) for part in range(3)),
             Mark("0 %", y=_RATIO_BOTTOM),
             Mark("100 %", y=_RATIO_TOP),
         ],
@@ -127,13 +128,3 @@ def _round_up(size: int) -> int:
 
 def _clock(moment: float) -> str:
     return time.strftime("%H:%M", time.localtime(moment))
-
-
-def size_text(size: float) -> str:
-    """Return a number of bytes for people, in powers of 1000 as disks are sold: ``12.3 MB``."""
-    unit = 0
-    while size >= 999.5 and unit < len(_UNITS) - 1:  # noqa: PLR2004 - it would round to four figures
-        size /= 1000
-        unit += 1
-    digits = 0 if unit == 0 or size >= 99.95 or size == int(size) else 1  # noqa: PLR2004 - three figures
-    return f"{size:.{digits}f} {_UNITS[unit]}"

@@ -1,6 +1,7 @@
 """A circuit breaker for one upstream: when it fails again and again, it is not asked for a while.
 
-Pure: times come from the caller (monotonic seconds). It is kept by ``revalidation``; ``pages`` decides what is answered meanwhile.
+Pure: times come from the caller (monotonic seconds). ``revalidation`` keeps it; ``pages`` says what is answered
+meanwhile.
 """
 
 from __future__ import annotations

@@ -35,6 +35,14 @@ def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable)
 
 
+@pytest.fixture
+def xdg_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Return an empty directory that stands for the user's home and all that XDG names."""
+    for variable in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    return tmp_path
+
+
 @pytest.fixture(autouse=True)
 def network_guard() -> Iterator[Guard]:
     """Refuse every address that is not on loopback; a refusal that the code swallowed fails the test, too."""

@@ -19,6 +19,7 @@ import uvloop
 
 from teepi import __version__, logs, operator_channel
 from teepi.assembly import Services, assemble
+from teepi.clients.address import server_url
 from teepi.download import Registry
 from teepi.errors import StoreError, TeepiError
 from teepi.indexes import DEFAULT_INDEX
@@ -268,7 +269,7 @@ def _say_hello(server: Server) -> None:
         else f"{name} is made of {', '.join(index.bases)}"
         for name, index in settings.indexes.items()
     ]
-    base = bases[0]
+    base = server_url(server.addresses).removesuffix("/")
     lines += [
         f"cache in {settings.cache_dir}, data in {settings.data_dir}",
         _size_line(server),

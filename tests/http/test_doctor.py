@@ -283,7 +283,7 @@ async def test_doctor_survives_its_probes(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Inquiry]:
+def told(monkeypatch: pytest.MonkeyPatch, xdg_home: Path) -> list[Inquiry]:  # noqa: ARG001 - it shuts settings out
     """Put an examination in place that finds one note, and give what it was asked."""
     asked: list[Inquiry] = []
 
@@ -292,8 +292,6 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Inquiry]:
         return [Finding(State.NOTE, "pip", "It does not use teepi", "To let it: teepi configure pip.")]
 
     monkeypatch.setattr(teepi.doctor, "examine", examine)
-    for variable in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
-        monkeypatch.setenv(variable, str(tmp_path))
     return asked
 
 

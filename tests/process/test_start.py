@@ -43,6 +43,14 @@ async def test_start_says_where_what_and_lines_to_paste(
     assert teepi.stderr == ""
 
 
+async def test_start_on_all_interfaces_gives_lines_that_work_here(make_process: MakeProcess) -> None:
+    """The wildcard address is one to listen on and none to ask; its lines name loopback."""
+    teepi = await make_process(listen="0.0.0.0:0")
+    await teepi.terminate()
+    assert f"teepi {__version__} listens on http://0.0.0.0:{teepi.address[1]}\n" in teepi.stdout
+    assert f"--index-url http://127.0.0.1:{teepi.address[1]}/root/pypi/+simple/ PROJECT\n" in teepi.stdout
+
+
 async def test_start_answers_soon(make_process: MakeProcess, publish: Publish) -> None:
     """The first page is answered within 0.7 s on a quiet machine; asserted loosely, since tests run on busy ones."""
     publish(1000)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _START_SECONDS = 20
 _STOP_SECONDS = 20
-_LISTENS = re.compile(r"teepi \S+ listens on http://(?:127\.0\.0\.1|localhost):(\d+)")
+_LISTENS = re.compile(r"teepi \S+ listens on http://(?:127\.0\.0\.1|0\.0\.0\.0|localhost):(\d+)")
 
 
 def scaled(limits: Limits, divisor: float) -> Limits:
@@ -148,6 +148,7 @@ class TeepiProcess:
         environment: Mapping[str, str] | None = None,
         log_level: str = "info",
         descriptors: Sequence[int] = (),
+        listen: str = "127.0.0.1:0",
     ) -> None:
         """Prepare; directories lie below ``directory`` unless ``arguments`` say otherwise.
 
@@ -165,7 +166,7 @@ class TeepiProcess:
         self._listening = asyncio.Event()
         self._spoke = asyncio.Event()
         self._environment = scrubbed_environment(directory) | dict(environment or {})
-        self._command = [*prefix, sys.executable, "-m", "teepi", "serve", "--listen", "127.0.0.1:0"]
+        self._command = [*prefix, sys.executable, "-m", "teepi", "serve", "--listen", listen]
         self._command += ["--upstream", upstream, "--cache-dir", str(self.cache_dir)]
         self._command += ["--data-dir", str(directory / "data"), "--log-level", log_level]
         # Whatever is free on this machine; the last of a flag holds.

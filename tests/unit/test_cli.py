@@ -22,13 +22,7 @@ if TYPE_CHECKING:
 UPSTREAM = "https://index.example/simple/"
 
 
-@pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Shut the machine's own settings out."""
-    for variable in (*(option.variable for option in config.OPTIONS), config.CONFIG_VARIABLE):
-        monkeypatch.delenv(variable, raising=False)
-    for variable in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
-        monkeypatch.setenv(variable, str(tmp_path))
+pytestmark = pytest.mark.usefixtures("xdg_home")
 
 
 @pytest.fixture

@@ -18,14 +18,9 @@ UPSTREAM = "https://index.example/simple/"
 
 
 @pytest.fixture(autouse=True)
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def home(xdg_home: Path) -> Path:
     """Return an empty home; the machine's own settings are shut out."""
-    for variable in (*(option.variable for option in config.OPTIONS), config.CONFIG_VARIABLE):
-        monkeypatch.delenv(variable, raising=False)
-    for variable in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
-        monkeypatch.setenv(variable, str(tmp_path))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path
+    return xdg_home
 
 
 def test_config_init_writes_a_file_that_sets_nothing_and_names_everything(home: Path) -> None:

@@ -15,6 +15,7 @@ from teepi.eviction import Keeper
 from teepi.exposition import Exposition, Gauges
 from teepi.files import Files
 from teepi.history import History
+from teepi.hot_entries import HotEntries
 from teepi.index_settings import IndexSettings
 from teepi.indexes import DEFAULT_INDEX, Indexes
 from teepi.legacy import Legacy
@@ -31,6 +32,7 @@ from teepi.upstream import Upstream
 from teepi.verification import scrub_forever
 from teepi.web.app import App
 from teepi.web.files import FileHandlers
+from teepi.web.hot import HotPath
 from teepi.web.legacy import LegacyHandlers
 from teepi.web.operator import OperatorHandlers
 from teepi.web.ops import OpsHandlers
@@ -85,6 +87,7 @@ class Services:
     """What a running process needs to hold of them."""
 
     app: App
+    hot: HotPath
     operator: OperatorHandlers
     store: Store
     catalog: Catalog
@@ -98,6 +101,7 @@ class Services:
     def reload(self, former: Settings, now: Settings) -> None:
         """Take over what changed between two settings and is not looked up at each request."""
         self.upstreams.change(former.indexes, now.indexes)
+        self.hot.entries.clear()
         if former.synthesize_metadata != now.synthesize_metadata:
             self.pages.forget_variants()
 
@@ -134,9 +138,11 @@ async def assemble(  # noqa: PLR0915 - one line for each service
     keeper = Keeper(store, catalog, (page_store, legacy_store), scope, metrics, max_age_days=max_age_days)
     await keeper.begin(settings.max_size_bytes, settings.min_free_bytes)
     metrics.cache_limit_bytes = store.space.limit
-    pages = Pages(upstreams, page_store, catalog, scope, limits, metrics, live)
+    entries = HotEntries()
+    hot = HotPath(entries, metrics)
+    pages = Pages(upstreams, page_store, catalog, scope, limits, metrics, live, entries)
     undo.callback(pages.close)
-    files = Files(store, catalog, registry, upstreams, scope, limits, metrics, live)
+    files = Files(store, catalog, registry, upstreams, scope, limits, metrics, live, entries)
     core_metadata = CoreMetadata(files, pages, catalog, metadata_store, scope, limits)
     indexes = Indexes(live, pages, catalog, limits, core_metadata)
 
@@ -200,8 +206,8 @@ async def assemble(  # noqa: PLR0915 - one line for each service
     )
     ui = await asyncio.to_thread(UiHandlers, overviews.now, overviews.search, DEFAULT_INDEX)
     app = App(
-        PageHandlers(indexes, pages, lists, limits),
-        FileHandlers(indexes, files, core_metadata, senders, metrics),
+        PageHandlers(indexes, pages, lists, limits, hot),
+        FileHandlers(indexes, files, core_metadata, senders, metrics, hot),
         LegacyHandlers(indexes, pages, legacy),
         OpsHandlers(registry, metrics, lambda: catalog.totals, problems, readiness, exposition, history),
         ui,
@@ -219,4 +225,4 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         scope.start(history.keep_forever(), name="sampling hits and bytes")
         scope.start(lag.sample_forever(), name="sampling the event loop")
 
-    return Services(app, operator, store, catalog, pages, connected, readiness, history, start)
+    return Services(app, hot, operator, store, catalog, pages, connected, readiness, history, start)

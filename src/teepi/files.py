@@ -13,19 +13,22 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from teepi.download import Download, State
 from teepi.download_report import ended, line
 from teepi.errors import Mismatch, Offline, RangeNotSatisfiable, TeepiError, Unavailable
+from teepi.hot_entries import InFile
 from teepi.readable import Cursor
 from teepi.transfer import Transfer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from teepi.catalog import Catalog
     from teepi.download import Registry
+    from teepi.hot_entries import HotEntries
     from teepi.http_semantics import RangeRequest
     from teepi.limits import Limits
     from teepi.live import Live
@@ -109,8 +112,13 @@ class Files:
         limits: Limits,
         metrics: Metrics,
         live: Live,
+        hot: HotEntries,
     ) -> None:
-        """Serve from ``store`` and fetch from the upstream of each index in ``scope``, unless offline."""
+        """Serve from ``store`` and fetch from the upstream of each index in ``scope``, unless offline.
+
+        Out of ``hot`` is taken what changes here.
+        """
+        self._hot = hot
         self._store = store
         self._catalog = catalog
         self._registry = registry
@@ -194,6 +202,7 @@ class Files:
         """Commit before forget: called when the file is in the store, or the download failed."""
         self._registry.forget(transfer.download)
         key, download, record = transfer.record.key, transfer.download, transfer.record
+        self._hot.drop(record.project)
         seconds = time.monotonic() - transfer.began
         is_metadata = record.filename.endswith(".metadata")  # PEP 658: small, many, and of interest to nobody
         if download.head is not None and not is_metadata:  # what never began has its line in the log alone
@@ -208,12 +217,14 @@ class Files:
                 name=f"catalogue {record.filename}",
             )
             if download.head is not None and download.head.immutable and not record.immutable:
-                self._scope.start(
-                    self._catalog.mark_immutable(record.index, record.address), name=f"catalogue {record.filename}"
-                )
+                self._scope.start(self._mark_immutable(record), name=f"catalogue {record.filename}")
             log.log(logging.DEBUG if is_metadata else logging.INFO, "%s", line(download, seconds))
         elif isinstance(error, Mismatch):
             self._note_wrong(record)
+
+    async def _mark_immutable(self, record: FileRecord) -> None:
+        await self._catalog.mark_immutable(record.index, record.address)
+        self._hot.drop(record.project)
 
     def _note_wrong(self, record: FileRecord) -> None:
         """Remember a wrong copy: another ETag from now on, spaced fetches from the second one in a row on."""
@@ -264,6 +275,14 @@ class Files:
             last_modified=formatdate(body.last_modified_seconds, usegmt=True),
             immutable=record.immutable,
         )
+
+    def place(self, opened: Opened) -> tuple[InFile, Callable[[], None]] | None:
+        """Return where the file lies, and what notes its use, when it is cached; for as long as nothing drops it."""
+        body = opened.body
+        if isinstance(body, Download) or body.total is None:
+            return None
+        path = str(self._store.shelves.path(body.sha256))
+        return InFile(path, 0, body.total), partial(self._catalog.touch, body.sha256)
 
     async def describe(self, record: FileRecord) -> FileFacts:
         """Say what a file that is neither cached nor in flight is like, without fetching it (HEAD).

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from teepi.catalog import Catalog
     from teepi.files import Files, Opened
+    from teepi.hot_entries import InFile
     from teepi.limits import Limits
     from teepi.model import FileKey, FileRecord
     from teepi.pages import Pages
@@ -144,6 +145,10 @@ class CoreMetadata:
         except TimeoutError:
             msg = f"The core metadata of {wheel.filename} is not here yet; teepi goes on reading it. Try again."
             raise Unavailable(msg) from None
+
+    def place(self, wheel: FileRecord, stored: StoredMetadata) -> InFile:
+        """Return where what was read out of ``wheel`` lies."""
+        return self._store.place(wheel.key, stored)
 
     # -- what came out -------------------------------------------------------------------------------
 

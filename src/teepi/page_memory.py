@@ -16,6 +16,7 @@ from teepi.codings import Coding
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from teepi.hot_entries import HotEntries
     from teepi.http_semantics import PageFormat
     from teepi.simple_api import ProjectPage
     from teepi.store import StoredPage
@@ -92,8 +93,9 @@ class Page:
 class PageMemory:
     """The pages used last. A page that has neither a parsed form nor a variant is not in it."""
 
-    def __init__(self) -> None:
-        """Begin empty."""
+    def __init__(self, hot: HotEntries) -> None:
+        """Begin empty; from ``hot`` is taken what a page that goes was shown by."""
+        self._hot = hot
         self._pages: dict[_Key, Page] = {}
         self._parsed: OrderedDict[_Key, Page] = OrderedDict()
         self._shown: OrderedDict[_Key, Page] = OrderedDict()
@@ -138,9 +140,11 @@ class PageMemory:
             while self.variant_bytes > VARIANT_BYTES and len(page.variants) > 1:
                 oldest = next(iter(page.variants))
                 self.variant_bytes -= len(page.variants.pop(oldest).body)
+                self._hot.drop(page.stored.project)
 
     def drop_variants(self, page: Page) -> None:
         """Forget the variants of ``page``."""
+        self._hot.drop(page.stored.project)
         if self._shown.get(page.key) is page:
             del self._shown[page.key]
             self.variant_bytes -= page.variant_bytes
@@ -150,6 +154,7 @@ class PageMemory:
 
     def forget(self, key: _Key) -> None:
         """Drop the page of ``key`` altogether; whoever holds it goes on with what it has."""
+        self._hot.drop(key[1])
         page = self._pages.pop(key, None)
         if page is not None and self._parsed.pop(key, None) is not None:
             self.parsed_bytes -= page.parsed_bytes

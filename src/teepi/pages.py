@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from teepi.catalog import Catalog
+    from teepi.hot_entries import HotEntries
     from teepi.http_semantics import PageFormat
     from teepi.limits import Limits
     from teepi.live import Live
@@ -66,8 +67,9 @@ class Pages:
         limits: Limits,
         metrics: Metrics,
         live: Live,
+        hot: HotEntries,
     ) -> None:
-        """``upstreams`` by index."""
+        """``upstreams`` by index; out of ``hot`` is taken what changes here."""
         self._upstreams = upstreams
         self._store = store
         self._catalog = catalog
@@ -77,7 +79,8 @@ class Pages:
         self._live = live
         # One: such work holds Python's lock, so that more threads would only make all pages wait for each other.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
-        self.memory = PageMemory()
+        self._hot = hot
+        self.memory = PageMemory(hot)
         """The pages used last."""
         self._loading = SingleFlight[Page | None](scope)
         self._revalidation = Revalidation(self._revalidate, scope, limits)
@@ -302,12 +305,23 @@ class Pages:
         self.memory.keep(page)
         return page
 
+    def stays_until(self, page: Page) -> float:
+        """Return the monotonic seconds up to which ``page`` is answered as it is now, unless it is dropped from hot.
+
+        Minus infinity for a page that was made of others, since that hangs on each of them.
+        """
+        if page.made_of or not self.memory.has(page):
+            return -math.inf
+        confirmed = page.confirmed_at + self._live.page_ttl_seconds(page.stored.index)
+        return min(math.inf if self._live.offline else confirmed, page.look_again_at)
+
     def forget(self, index: str, project: str) -> None:
         """Let go of a page whose stored copy was deleted."""
         self.memory.forget((index, project))
 
     async def invalidate(self, project: str) -> None:
         """Ask upstream at the next request for the page of ``project``, in whichever index; until then it stays."""
+        self._hot.drop(project)
         for index in tuple(self._upstreams):  # a reload may come in between
             self._revalidation.forget_absence((index, project))
             page = await self._known((index, project))
@@ -366,6 +380,7 @@ class Pages:
 
         Unless it must be ``at_once``, a page is made anew no more often than every ``page_hashes_seconds``.
         """
+        self._hot.drop(project)
         now = time.monotonic()
         for page in self.memory.of_project(project):
             due = now if at_once else page.looked_at + self._limits.page_hashes_seconds

@@ -92,6 +92,7 @@ class Server:
         self._http = connection.Server(
             services.app.handle,
             self.limits,
+            services.hot,
             max_line_size=_HEAD_BYTES,
             max_field_size=_HEAD_BYTES,
             access_log=None,

@@ -32,6 +32,6 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Give the clock of all that judges ages into the test's hands."""
     clock = Clock()
-    for module in ("pages", "revalidation", "lists", "legacy", "indexes", "web.simple"):
+    for module in ("pages", "revalidation", "lists", "legacy", "indexes", "web.simple", "web.hot"):
         monkeypatch.setattr(f"teepi.{module}.time", clock)
     return clock

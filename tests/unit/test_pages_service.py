@@ -13,6 +13,7 @@ from teepi import page_memory
 from teepi.catalog import Catalog
 from teepi.codings import Coding
 from teepi.errors import NotFound, Unavailable
+from teepi.hot_entries import HotEntries
 from teepi.http_semantics import PageFormat
 from teepi.index_settings import IndexSettings
 from teepi.limits import Limits
@@ -67,7 +68,7 @@ async def pages(upstream: Upstream, store: SlowStore, tmp_path: Path) -> AsyncIt
     catalog = Catalog.open(tmp_path / "catalog.sqlite3")
     client = Client(IndexSettings(upstream.index_url), limits, metrics)
     live = Live(settings_for(tmp_path, upstream.index_url))
-    yield Pages({INDEX: client}, store, catalog, scope, limits, metrics, live)
+    yield Pages({INDEX: client}, store, catalog, scope, limits, metrics, live, HotEntries())
     await scope.aclose()
     await client.aclose()
     await catalog.close()

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from teepi.hot_entries import InFile
 from teepi.store.disk import replace_file
 
 if TYPE_CHECKING:
@@ -65,14 +66,21 @@ class MetadataStore:
                 return StoredMetadata(head["sha256"], content, os.fstat(file.fileno()).st_mtime)
         return None
 
+    def place(self, wheel: FileKey, stored: StoredMetadata) -> InFile:
+        """Return where the content of ``stored`` lies, once it is saved."""
+        return InFile(str(self._path(wheel)), len(_first_line(wheel, stored)), len(stored.content))
+
     def save(self, wheel: FileKey, stored: StoredMetadata) -> None:
         """Write ``stored``. Raises OSError; what was there before stays then."""
         path = self._path(wheel)
-        head = json.dumps({"wheel": wheel.value, "sha256": stored.sha256})
-        data = head.encode() + b"\n" + stored.content
+        data = _first_line(wheel, stored) + stored.content
         try:
             replace_file(path, data, durable=False)
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, data, durable=False)
         self._grown(len(data))
+
+
+def _first_line(wheel: FileKey, stored: StoredMetadata) -> bytes:
+    return json.dumps({"wheel": wheel.value, "sha256": stored.sha256}).encode() + b"\n"

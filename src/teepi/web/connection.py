@@ -1,4 +1,4 @@
-"""One client connection: aiohttp's RequestHandler that tells a waiting sender when the client has gone.
+"""One client connection: aiohttp's RequestHandler with the hot path before it.
 
 aiohttp does not cancel a handler when its client leaves, and a reader parked at the tip of a download does not touch
 its socket; :meth:`Connection.connection_lost` ends it. What is answered is not decided here.
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from teepi.limits import Limits
+    from teepi.web.hot import HotPath
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,12 @@ _REFUSED: Final = (
     b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%s" % (len(_REFUSED_TEXT), _REFUSED_TEXT)
 )
 _REFUSED_WAIT_SECONDS: Final = 1.0
+_HEAD_END: Final = b"\r\n\r\n"
+_NEEDED: Final = (
+    *("_waiter", "_messages", "_request_count", "_upgraded", "_close", "_force_close"),
+    *("_next_keepalive_close_time", "_keepalive_timeout", "_loop"),
+)
+"""Private attributes of aiohttp's that the hot path reads."""
 _MIN_RESERVE: Final = 16
 _MAX_RESERVE: Final = 256
 
@@ -41,11 +48,13 @@ _MAX_RESERVE: Final = 256
 class Connection(RequestHandler):
     """A client connection."""
 
-    __slots__ = ("client_left", "lost")
+    __slots__ = ("_hot", "_is_at_boundary", "client_left", "lost")
 
-    def __init__(self, manager: web.Server, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, manager: Server, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:  # noqa: ANN401
         """See RequestHandler."""
         super().__init__(manager, loop=loop, **options)
+        self._hot = manager.hot
+        self._is_at_boundary = True
         self.client_left: Callable[[], None] | None = None
         """Called when the connection is lost, by the body that is on its way."""
         self.lost: asyncio.Future[None] = loop.create_future()
@@ -56,10 +65,37 @@ class Connection(RequestHandler):
 
         aiohttp drops what came with it in one read: a client whose next request was in that would wait for ever.
         """
-        super().data_received(data)
+        hot = self._hot
+        if hot is not None:
+            if self._is_idle() and hot.answer(data, cast("asyncio.Transport", self.transport)):
+                self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+                return
+            before = self._request_count
+            super().data_received(data)
+            if data:  # aiohttp calls with nothing to read on in what it has
+                heads = self._request_count - before
+                self._is_at_boundary = heads > 0 and data[-4:] == _HEAD_END and data.count(_HEAD_END) == heads
+        else:
+            super().data_received(data)
         for at, (message, payload) in enumerate(self._messages):
             if isinstance(message, RawRequestMessage) and message.upgrade:
                 self._messages[at] = (message._replace(should_close=True), payload)
+
+    def _is_idle(self) -> bool:
+        """Whether what comes is the beginning of a request, and nothing comes before its answer.
+
+        A request that was taken and has not begun to be handled shows in the waiter alone; a head that was cut in two
+        may look like a whole one in its second half.
+        """
+        waiter = self._waiter
+        return (
+            self._is_at_boundary
+            and (self._request_count == 0 if waiter is None else not waiter.done())
+            and not self._messages
+            and not self._upgraded
+            and not self._close
+            and not self._force_close
+        )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Answer requests, unless descriptors run out: the kernel gives the lowest free one, so its number tells."""
@@ -133,16 +169,37 @@ class _Refusal(asyncio.Protocol):
 class Server(web.Server):
     """aiohttp's low-level server, making :class:`Connection` objects."""
 
-    def __init__(self, handler: Callable[..., Any], limits: Limits, **options: Any) -> None:  # noqa: ANN401
-        """See web.Server. Create it once the limit of descriptors is what it will be."""
+    def __init__(
+        self,
+        handler: Callable[..., Any],
+        limits: Limits,
+        hot: HotPath | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        """See web.Server. Create it once the limit of descriptors is what it will be.
+
+        Without ``hot``, or when aiohttp is not made as the hot path needs it, every request goes the ordinary path.
+        """
         super().__init__(handler, keepalive_timeout=limits.keepalive_seconds, **options)
+        self.hot: HotPath | None = None
         self.idle_milliseconds = int(limits.client_idle_seconds * 1000)
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.reserve = min(max(soft // 4, _MIN_RESERVE), _MAX_RESERVE)
         """Descriptors for files and upstreams; up to half of them for telling clients that there are too many."""
         self.descriptor_limit = soft - self.reserve
         """Connections from this descriptor on are refused."""
+        if hot is not None and (lacking := _lacking(self())):
+            log.warning("This aiohttp has no %s: pages and small files are served more slowly.", ", ".join(lacking))
+        else:
+            self.hot = hot
 
     def __call__(self) -> Connection:
         """Make the protocol of a new connection."""
         return Connection(self, loop=self._loop, **self._kwargs)
+
+
+def _lacking(connection: Connection) -> list[str]:
+    """Return what the hot path needs of a connection that is new, and does not find."""
+    lacking = [name for name in _NEEDED if not hasattr(connection, name)]
+    is_new = not lacking and connection._waiter is None and connection._request_count == 0  # noqa: SLF001
+    return lacking if lacking or is_new else ["connection that counts its requests"]

@@ -10,17 +10,23 @@ from packaging.utils import canonicalize_name
 
 from teepi.files import FileFacts, Outcome
 from teepi.http_semantics import if_none_match, if_range_allows, parse_range
+from teepi.metadata import METADATA
 from teepi.web import answers
+from teepi.web.hot import MOST_FILE_BYTES, SEEN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aiohttp.web_request import BaseRequest
 
     from teepi.files import Files, Opened
+    from teepi.hot_entries import InFile
     from teepi.http_semantics import RangeRequest
     from teepi.indexes import Indexes
     from teepi.metadata import CoreMetadata
     from teepi.metrics import Metrics
     from teepi.model import FileRecord
+    from teepi.web.hot import HotPath
     from teepi.web.send import Senders
 
 _IMMUTABLE: Final = "max-age=365000000, immutable, public"
@@ -30,9 +36,16 @@ class FileHandlers:
     """Thin: find the record, ask ``files``, send."""
 
     def __init__(
-        self, indexes: Indexes, files: Files, core_metadata: CoreMetadata, senders: Senders, metrics: Metrics
+        self,
+        indexes: Indexes,
+        files: Files,
+        core_metadata: CoreMetadata,
+        senders: Senders,
+        metrics: Metrics,
+        hot: HotPath,
     ) -> None:
-        """Answer from ``files``, and with ``core_metadata`` what upstream has not."""
+        """Answer from ``files``, and with ``core_metadata`` what upstream has not; ``hot`` takes note of it."""
+        self._hot = hot
         self._indexes = indexes
         self._files = files
         self._core_metadata = core_metadata
@@ -41,24 +54,24 @@ class FileHandlers:
 
     async def by_address(self, request: BaseRequest, index: str, address: str) -> web.StreamResponse:
         """``/{user}/{index}/+files/{authority}/{path}``."""
-        _count_as_file(request, address)
+        self._begin(request, address)
         record = await self._indexes.file(self._indexes.require(index), address)
         return await self._answer(request, record)
 
     async def by_digest(self, request: BaseRequest, index: str, prefix: str, filename: str) -> web.StreamResponse:
         """Answer devpi's ``/{user}/{index}/+f/{3}/{13}/{file}``: the URL carries the digest."""
-        _count_as_file(request, filename)
+        self._begin(request, filename)
         record = await self._indexes.file_by_digest(self._indexes.require(index), prefix.replace("/", ""), filename)
         return await self._answer(request, record, immutable=record.key.sha256 is not None)
 
     async def by_path(self, request: BaseRequest, path: str) -> web.StreamResponse:
         """``/packages/{path}``: the one known URL of the default index with that path."""
-        _count_as_file(request, path)
+        self._begin(request, path)
         return await self._answer(request, await self._indexes.file_by_path(path))
 
     async def by_name(self, request: BaseRequest, project: str, filename: str) -> web.StreamResponse:
         """Answer proxpi's ``/index/{project}/{file}``."""
-        _count_as_file(request, filename)
+        self._begin(request, filename)
         return await self._answer(request, await self._indexes.file_by_name(canonicalize_name(project), filename))
 
     # -- one answer ----------------------------------------------------------------------------------
@@ -98,7 +111,9 @@ class FileHandlers:
             if wanted is not None and not if_range_allows(if_range, facts.etag, None):
                 wanted = None
             response = self._place(opened, record, facts, wanted, immutable=immutable)
-            return await self._senders.send(request, response, opened)
+            sent = await self._senders.send(request, response, opened)
+            self._note(request, sent, record, self._files.place(opened))
+            return sent
         finally:
             opened.close()
 
@@ -114,10 +129,16 @@ class FileHandlers:
             return web.Response(status=304, headers=headers)
         wanted = parse_range(answers.header(request, "Range")) if request.method == "GET" else None
         if wanted is None or not if_range_allows(answers.header(request, "If-Range"), etag, None):
-            self._metrics.sent_bytes += total if request.method == "GET" else 0
-            return web.Response(headers=headers, body=stored.content)
+            if request.method != "GET":
+                return web.Response(headers=headers, body=stored.content)
+            self._sent(total, outcome)
+            response = web.Response(headers=headers, body=stored.content)
+            await response.prepare(request)
+            if outcome is Outcome.HIT:
+                self._note(request, response, record, (self._core_metadata.place(wheel, stored), _nothing))
+            return response
         start, stop = wanted.resolve(total)
-        self._metrics.sent_bytes += stop - start
+        self._sent(stop - start, outcome)
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{total}"
         return web.Response(status=206, headers=headers, body=stored.content[start:stop])
 
@@ -172,6 +193,27 @@ class FileHandlers:
             response.content_length = passed.stop - passed.start
             return await self._senders.relay(request, response, passed.stream, passed.stop - passed.start)
 
+    def _begin(self, request: BaseRequest, name: str) -> None:
+        request[answers.KIND] = "metadata" if name.endswith(METADATA) else "file"
+        request[SEEN] = self._hot.entries.drops
+
+    def _note(
+        self,
+        request: BaseRequest,
+        response: web.StreamResponse,
+        record: FileRecord,
+        place: tuple[InFile, Callable[[], None]] | None,
+    ) -> None:
+        """Let the hot path answer so, when the file is small and all of it was sent from its ``place``."""
+        if response.status == web.HTTPOk.status_code and place is not None and place[0].size <= MOST_FILE_BYTES:
+            body, touch = place
+            self._hot.record(request, response, record.project, touch, kind=request[answers.KIND], body=body)
+
+    def _sent(self, size: int, outcome: Outcome) -> None:
+        self._metrics.sent_bytes += size
+        if outcome is Outcome.HIT:
+            self._metrics.cached_bytes += size
+
     def _count(self, outcome: Outcome) -> None:
         metrics = self._metrics
         if outcome is Outcome.HIT:
@@ -182,8 +224,8 @@ class FileHandlers:
             metrics.collapsed += 1
 
 
-def _count_as_file(request: BaseRequest, name: str) -> None:
-    request[answers.KIND] = "metadata" if name.endswith(".metadata") else "file"
+def _nothing() -> None:
+    """Note no use: what was read out of wheels stays as long as they do."""
 
 
 def _headers(record: FileRecord, facts: FileFacts, outcome: Outcome, *, immutable: bool) -> dict[str, str]:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 import zlib
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -14,7 +15,9 @@ from packaging.utils import canonicalize_name
 from teepi.codings import Coding, choose_coding, takes
 from teepi.errors import NotAcceptable, NotFound
 from teepi.http_semantics import PageFormat, choose_page_format, if_none_match, index_prefix, wants_fresh
+from teepi.pages import Freshness
 from teepi.web import answers
+from teepi.web.hot import SEEN, wish_key
 
 if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from teepi.list_forms import ListBody
     from teepi.lists import ProjectLists
     from teepi.pages import Pages
+    from teepi.web.hot import HotPath
 
 _PROJECT: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")  # PEP 508
 _LONGEST_NAME: Final = 200  # characters; no index has longer ones, and the page must find room in a file name
@@ -33,8 +37,9 @@ _VARY: Final = "Accept, Accept-Encoding"
 class PageHandlers:
     """Thin: negotiate, ask ``pages``, answer."""
 
-    def __init__(self, indexes: Indexes, pages: Pages, lists: ProjectLists, limits: Limits) -> None:
-        """Answer from ``pages`` and ``lists``."""
+    def __init__(self, indexes: Indexes, pages: Pages, lists: ProjectLists, limits: Limits, hot: HotPath) -> None:
+        """Answer from ``pages`` and ``lists``; ``hot`` takes note of what may be answered so again."""
+        self._hot = hot
         self._lists = lists
         self._limits = limits
         self._indexes = indexes
@@ -43,6 +48,7 @@ class PageHandlers:
     async def project(self, request: BaseRequest, index: str, name: str, *, slash: bool) -> web.StreamResponse:
         """Answer ``…/{name}/``; a name that is not normalised, or no slash behind it, redirects (PEP 503)."""
         request[answers.KIND] = "page"
+        request[SEEN] = self._hot.entries.drops
         self._indexes.require(index)
         if len(name) > _LONGEST_NAME or not _PROJECT.fullmatch(name):
             msg = f"{name[:100]!r} is not the name of a project."
@@ -70,8 +76,22 @@ class PageHandlers:
             headers["Content-Encoding"] = variant.coding.value
         condition = answers.header(request, "If-None-Match")
         if condition is not None and if_none_match(condition, variant.etag):
-            return web.Response(status=304, headers=headers)
-        return web.Response(body=variant.body, headers=headers)
+            response = web.Response(status=304, headers=headers)
+        else:
+            response = web.Response(body=variant.body, headers=headers)
+        if freshness is Freshness.HIT and variant is page.variants.get((form, base, coding)):
+            await response.prepare(request)
+            self._hot.record(
+                request,
+                response,
+                project,
+                partial(self._pages.memory.get, page.key),
+                kind="page",
+                wish=wish_key(form, coding),
+                body=variant.body,
+                expires_at=self._pages.stays_until(page),
+            )
+        return response
 
     async def project_list(self, request: BaseRequest, index: str) -> web.StreamResponse:
         """Answer ``…/``: the list of all projects, sent as it lies on disk to those who take gzip."""

@@ -26,7 +26,7 @@ from teepi.operations import Operations, Running
 from teepi.overview import Overviews
 from teepi.pages import Pages
 from teepi.readiness import DISK_EVERY_SECONDS, ROWS_EVERY_SECONDS, Probe, Readiness
-from teepi.store import DiskState, ListStore, MetadataStore, PageStore, Store
+from teepi.store import DiskState, DocumentStores, ListStore, Store
 from teepi.tasks import TaskScope, in_executor
 from teepi.upstream import Upstream
 from teepi.verification import scrub_forever
@@ -89,6 +89,8 @@ class Services:
     app: App
     hot: HotPath
     operator: OperatorHandlers
+    operations: Operations
+    keeper: Keeper
     store: Store
     catalog: Catalog
     pages: Pages
@@ -131,19 +133,19 @@ async def assemble(  # noqa: PLR0915 - one line for each service
     lists = ProjectLists(upstreams, ListStore(store.lists_path), scope, limits, live)
     undo.callback(lists.close)
     undo.push_async_callback(scope.aclose)
-    page_store = PageStore(store.pages_path, store.committing, store.space.grown)
-    legacy_store = PageStore(store.legacy_path, store.committing, store.space.grown)
-    metadata_store = MetadataStore(store.metadata_path, store.landing, store.space.grown)
+    stores = DocumentStores.of(store)
     max_age_days = None if settings.offline else settings.max_age_unused_days
-    keeper = Keeper(store, catalog, (page_store, legacy_store), scope, metrics, max_age_days=max_age_days)
+    keeper = Keeper(store, catalog, stores, scope, metrics, max_age_days=max_age_days)
     await keeper.begin(settings.max_size_bytes, settings.min_free_bytes)
     metrics.cache_limit_bytes = store.space.limit
     entries = HotEntries()
     hot = HotPath(entries, metrics)
-    pages = Pages(upstreams, page_store, catalog, scope, limits, metrics, live, entries)
+    pages = Pages(upstreams, stores.pages, catalog, scope, limits, metrics, live, entries)
     undo.callback(pages.close)
+    loop = asyncio.get_running_loop()
+    keeper.documents.gone = lambda index, project: loop.call_soon_threadsafe(pages.forget, index, project)
     files = Files(store, catalog, registry, upstreams, scope, limits, metrics, live, entries)
-    core_metadata = CoreMetadata(files, pages, catalog, metadata_store, scope, limits)
+    core_metadata = CoreMetadata(files, pages, catalog, stores.metadata, scope, limits)
     indexes = Indexes(live, pages, catalog, limits, core_metadata)
 
     async def read_metadata(wheel: FileRecord) -> bytes:
@@ -151,7 +153,7 @@ async def assemble(  # noqa: PLR0915 - one line for each service
             raise NoCoreMetadata(f"Upstream has no core metadata of {wheel.filename}.")
         return await core_metadata.read(await indexes.file(wheel.index, wheel.address + METADATA))
 
-    legacy = Legacy(upstreams, legacy_store, scope, limits, live, read_metadata)
+    legacy = Legacy(upstreams, stores.legacy, scope, limits, live, read_metadata)
     senders = Senders(limits, metrics)
     undo.callback(senders.close)
 
@@ -173,6 +175,7 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         disk,
         upstreams,
         catalogue_problem=lambda: catalog.problem,
+        cache_problem=lambda: keeper.problem,
         circuit_wait_seconds=pages.circuit_wait_seconds,
         offline=lambda: live.offline,
     )
@@ -198,8 +201,9 @@ async def assemble(  # noqa: PLR0915 - one line for each service
     exposition = Exposition(metrics, gauges)
     undo.callback(exposition.close)
     overviews = Overviews(live, registry, metrics, catalog, problems, history.series)
+    operations = Operations(store, catalog, keeper, stores, Running(indexes, files, pages, metrics))
     operator = OperatorHandlers(
-        Operations(store, catalog, keeper, (page_store, legacy_store), Running(indexes, files, pages, metrics)),
+        operations,
         pages,
         lists,
         await asyncio.to_thread(operator_channel.make_token, settings.data_dir),
@@ -217,7 +221,7 @@ async def assemble(  # noqa: PLR0915 - one line for each service
     )
 
     def start() -> None:
-        scope.start(maintenance.recover(store, page_store, catalog, limits, keeper), name="recovery")
+        scope.start(maintenance.recover(store, stores.pages, catalog, limits, keeper), name="recovery")
         scope.start(keeper.run_forever(), name="keeping the cache below its limits")
         if settings.scrub:
             scope.start(scrub_forever(store, catalog), name="hashing cached files again")
@@ -225,4 +229,4 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         scope.start(history.keep_forever(), name="sampling hits and bytes")
         scope.start(lag.sample_forever(), name="sampling the event loop")
 
-    return Services(app, hot, operator, store, catalog, pages, connected, readiness, history, start)
+    return Services(app, hot, operator, operations, keeper, store, catalog, pages, connected, readiness, history, start)

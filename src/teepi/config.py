@@ -49,7 +49,7 @@ class Settings:
     indexes: Mapping[str, IndexSettings]
     """By ``user/name``; always has :data:`DEFAULT_INDEX_NAME`, first."""
     cache_dir: Path
-    """Absolute; may be emptied at any time."""
+    """Absolute; may be emptied while teepi is stopped."""
     data_dir: Path
     """Absolute; precious."""
     max_size_bytes: int | None

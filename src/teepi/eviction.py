@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from teepi.document_eviction import DocumentKeeper
 from teepi.sizes import said
 from teepi.space import UNLIMITED, Candidate, NoRoom, choose
 from teepi.store import LOG_BYTES
@@ -22,7 +23,7 @@ from teepi.store.disk import replace_file
 if TYPE_CHECKING:
     from teepi.catalog import Catalog
     from teepi.metrics import Metrics
-    from teepi.store import PageStore, Store
+    from teepi.store import DocumentStores, Store
     from teepi.tasks import TaskScope
 
 log = logging.getLogger(__name__)
@@ -89,19 +90,19 @@ class Keeper:
         self,
         store: Store,
         catalog: Catalog,
-        pages: tuple[PageStore, ...],
+        stores: DocumentStores,
         scope: TaskScope,
         metrics: Metrics,
         *,
         max_age_days: float | None = None,
     ) -> None:
-        """Evict what was unused for ``max_age_days``, files and ``pages``; :meth:`begin` must follow."""
+        """Evict what was unused for ``max_age_days``, of ``stores`` as well; :meth:`begin` must follow."""
         self.problem: str | None = None
         """One sentence when nothing new can be cached, else None."""
         self._store = store
         self._space = store.space
         self._catalog = catalog
-        self._pages = pages
+        self.documents = DocumentKeeper(stores, store.space, store.pins)
         self._scope = scope
         self._metrics = metrics
         self._max_age_days = max_age_days
@@ -163,6 +164,8 @@ class Keeper:
             if not isinstance(error, NoRoom):
                 made = (await self._evict(_DISK_FULL_BYTES, partly=True)).size > 0
             else:
+                if (crowd := self.documents.crowd()) > 0:
+                    await asyncio.to_thread(self.documents.evict, crowd)
                 need = error.need - self._space.room(await self._free())
                 made = need <= 0 or (await self._evict(need)).size >= need
         if made:
@@ -176,9 +179,13 @@ class Keeper:
 
     async def _to_low_water(self) -> None:
         async with self._alone:
+            if (crowd := self.documents.crowd()) > 0:
+                await asyncio.to_thread(self.documents.evict, crowd)
             excess = self._space.excess(await self._free())
             if excess > 0:
-                await self._evict(excess, partly=True)
+                excess -= (await self._evict(excess, partly=True)).size
+            if excess > 0:
+                await asyncio.to_thread(self.documents.evict, excess)
 
     async def _free(self) -> int:
         try:
@@ -308,6 +315,11 @@ class Keeper:
             if time.monotonic() - looked >= _LOOK_SECONDS:
                 looked = time.monotonic()
                 await self.look()
+            if await asyncio.to_thread(self._store.was_emptied):
+                self.problem = (
+                    f"The cache directory {self._store.root} was emptied or replaced while teepi runs: restart it, so "
+                    "that it counts anew. To empty it the next time: teepi cache purge --all."
+                )
             if self._space.room(await self._free()) < 0:
                 self._lower()
             await asyncio.sleep(_TICK_SECONDS)
@@ -340,8 +352,7 @@ class Keeper:
         before = self.now() - days * DAY_SECONDS
         async with self._alone:
             evicted = await self._evict(UNLIMITED, partly=True, before=before)
-        for pages in self._pages:
-            await asyncio.to_thread(pages.remove_unused, before, self._store.pins.projects)
+        await asyncio.to_thread(self.documents.evict_unused, before)
         return evicted
 
     # -- for an operator -----------------------------------------------------------------------------
@@ -349,6 +360,8 @@ class Keeper:
     async def prune(self, *, is_dry: bool = False) -> Evicted:
         """Go down to the limits now. Return what went, or would."""
         async with self._alone:
+            if not is_dry and (crowd := self.documents.crowd()) > 0:
+                await asyncio.to_thread(self.documents.evict, crowd)
             need = -self._space.room(await self._free())
             if need > 0 and not is_dry:
                 return await self._evict(need, partly=True)

@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 from teepi.errors import BadRequest, NotFound, TeepiError, Unavailable
 from teepi.eviction import DAY_SECONDS, Evicted
+from teepi.model import FileKey
 from teepi.verification import verify
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from teepi.metrics import Metrics
     from teepi.pages import Pages
     from teepi.space import Candidate
-    from teepi.store import PageStore, Store
+    from teepi.store import DocumentStores, Store
 
     Events = AsyncGenerator[dict[str, Any]]
 
@@ -55,13 +56,13 @@ class Operations:
     """On one cache directory."""
 
     def __init__(
-        self, store: Store, catalog: Catalog, keeper: Keeper, pages: tuple[PageStore, ...], live: Running | None = None
+        self, store: Store, catalog: Catalog, keeper: Keeper, stores: DocumentStores, live: Running | None = None
     ) -> None:
-        """``pages`` are upstream's pages as stored; ``live`` is None where no server runs."""
+        """``live`` is None where no server runs."""
         self._store = store
         self._catalog = catalog
         self._keeper = keeper
-        self._pages = pages
+        self._stores = stores
         self._live = live
         self._pinning = asyncio.Lock()
         self._calls: dict[str, Callable[[Mapping[str, Any]], Events]] = {
@@ -192,18 +193,32 @@ class Operations:
         """
         pinned = self._store.pins.projects
         found: set[tuple[str, str]] = set()
-        for store in self._pages:
+        for store in (self._stores.pages, self._stores.legacy):
             found |= {
                 (its_index, project)
                 for its_index, project in await asyncio.to_thread(list, store.names())
                 if (project not in pinned if projects is None else project in projects) and index in (None, its_index)
             }
         for its_index, project in () if is_dry else found:
-            for store in self._pages:
+            for store in (self._stores.pages, self._stores.legacy):
                 await asyncio.to_thread(store.remove, its_index, project)
             if self._live is not None:
                 self._live.pages.forget(its_index, project)
+        if not is_dry:
+            gone = {project for _, project in found} if projects is None and index else projects
+            await self._purge_metadata(gone)
         return len(found)
+
+    async def _purge_metadata(self, projects: set[str] | None) -> None:
+        """Delete what was read out of the wheels of ``projects``, of all when None."""
+        metadata = self._stores.metadata
+        if projects is None:
+            for path in await asyncio.to_thread(list, metadata.documents.paths()):
+                await asyncio.to_thread(metadata.documents.discard, path)
+            return
+        for project in projects:
+            for wheel in await self._catalog.core_metadata(project):
+                await asyncio.to_thread(metadata.remove, FileKey(wheel))
 
     async def _prune(self, arguments: Mapping[str, Any]) -> Events:
         _known(arguments, "dry_run")

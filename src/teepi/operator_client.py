@@ -88,7 +88,7 @@ async def _direct(stack: AsyncExitStack, settings: Settings) -> Call:
     from teepi.maintenance import recover  # noqa: PLC0415
     from teepi.metrics import Metrics  # noqa: PLC0415
     from teepi.operations import Operations  # noqa: PLC0415
-    from teepi.store import PageStore, Store  # noqa: PLC0415
+    from teepi.store import DocumentStores, Store  # noqa: PLC0415
     from teepi.tasks import TaskScope  # noqa: PLC0415
 
     if not await asyncio.to_thread(settings.cache_dir.is_dir):
@@ -106,11 +106,11 @@ async def _direct(stack: AsyncExitStack, settings: Settings) -> Call:
     stack.push_async_callback(catalog.close)
     scope = TaskScope()
     stack.push_async_callback(scope.aclose)
-    pages = (PageStore(store.pages_path, store.committing), PageStore(store.legacy_path, store.committing))
-    keeper = Keeper(store, catalog, pages, scope, Metrics())
+    stores = DocumentStores.of(store)
+    keeper = Keeper(store, catalog, stores, scope, Metrics())
     await keeper.begin(settings.max_size_bytes, settings.min_free_bytes)
-    await recover(store, pages[0], catalog, Limits(), keeper)
-    operations = Operations(store, catalog, keeper, pages)
+    await recover(store, stores.pages, catalog, Limits(), keeper)
+    operations = Operations(store, catalog, keeper, stores)
 
     async def call(name: str, arguments: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         async with aclosing(operations.call(name, arguments)) as events:

@@ -150,7 +150,7 @@ OPTIONS: Final = (
         "cache_dir",
         _directory,
         "DIR",
-        "where fetched files are kept; may be emptied at any time",
+        "where fetched files are kept; may be emptied while teepi is stopped",
         "$XDG_CACHE_HOME/teepi, else ~/.cache/teepi",
         example='"~/.cache/teepi"',
     ),

@@ -80,6 +80,7 @@ class Readiness:
         upstreams: Mapping[str, Upstream],
         *,
         catalogue_problem: Callable[[], str | None],
+        cache_problem: Callable[[], str | None],
         circuit_wait_seconds: Callable[[str], float],
         offline: Callable[[], bool],
     ) -> None:
@@ -87,6 +88,7 @@ class Readiness:
         self._disk = disk
         self._upstreams = upstreams
         self._catalogue_problem = catalogue_problem
+        self.cache_problem = cache_problem
         self._circuit_wait_seconds = circuit_wait_seconds
         self._offline = offline
         self._probes = {
@@ -104,6 +106,7 @@ class Readiness:
         disk, *upstreams = await asyncio.gather(self._disk_problem(), *map(self._upstream_problem, indexes))
         checks = {
             "disk": disk,
+            "cache": self.cache_problem(),
             "catalogue": self._catalogue_problem(),
             **{f"upstream of {index}": problem for index, problem in zip(indexes, upstreams, strict=True)},
         }

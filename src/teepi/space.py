@@ -182,6 +182,17 @@ class Space:
         if is_tight and self.tight is not None:
             self.tight()
 
+    def claim(self, size: int) -> None:
+        """Count ``size`` bytes of everything else that are to be written. Raises :class:`NoRoom`, counting nothing."""
+        with self._lock:
+            has_room = self._used() + size <= self.limit
+        if has_room:
+            self.grown(size)
+            return
+        if self.tight is not None:
+            self.tight()
+        raise NoRoom(size)
+
 
 def choose(candidates: Iterable[Candidate], need: int, *, may_go: Callable[[Candidate], bool]) -> list[Candidate]:
     """Return what goes so that ``need`` bytes are freed: least recently used first, and no more than needed.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from teepi import readiness
+from teepi import eviction, readiness
 from teepi.limits import Limits
 from teepi.store import Store
 from tests.http.scene import stage, until
@@ -166,7 +167,8 @@ async def test_ready_asks_an_idle_upstream_once(upstream: Upstream, make_teepi: 
     reports = await asyncio.gather(*(ready(teepi) for _ in range(5)))
     assert (
         reports
-        == [(200, {"status": "ok", "problems": [], "checks": dict.fromkeys(("disk", "catalogue", _UPSTREAM))})] * 5
+        == [(200, {"status": "ok", "problems": [], "checks": dict.fromkeys(("disk", "cache", "catalogue", _UPSTREAM))})]
+        * 5
     )
     assert [(request.method, request.path) for request in upstream.requests] == [("HEAD", "/simple/")]
 
@@ -217,7 +219,7 @@ async def test_ready_offline_is_ok_and_asks_nothing(upstream: Upstream, make_tee
     """It was wanted."""
     teepi = await make_teepi(offline=True)
     assert (await ready(teepi))[1] == {
-        "status": "ok", "problems": [], "checks": {"disk": None, "catalogue": None}
+        "status": "ok", "problems": [], "checks": {"disk": None, "cache": None, "catalogue": None}
     }  # fmt: skip
     assert upstream.requests == []
 
@@ -231,6 +233,42 @@ async def test_ready_with_a_disk_that_takes_nothing_is_degraded(make_teepi: Make
     assert report["problems"] == [
         f"The cache directory {teepi.settings.cache_dir} cannot be written (No such file or directory)."
     ]
+
+
+async def test_ready_with_something_else_where_files_belong_is_degraded(make_teepi: MakeTeepi) -> None:
+    """Partials land, and nothing can be committed."""
+    teepi = await make_teepi(Limits())
+    files = teepi.settings.cache_dir / "v1" / "files" / "sha256"
+    files.rmdir()
+    files.touch()
+    _, report = await ready(teepi)
+    assert report["checks"]["disk"] == f"{files} is no directory that teepi can write: nothing new is cached."
+
+
+async def test_ready_with_a_limit_that_leaves_no_room_is_degraded(make_teepi: MakeTeepi) -> None:
+    """What the log says once, scripts can ask for."""
+    teepi = await make_teepi(Limits(), min_free_bytes=1 << 60)
+    await until(lambda: teepi.server.services.readiness.cache_problem() is not None)
+    _, report = await ready(teepi)
+    assert report["status"] == "degraded"
+    assert report["checks"]["cache"].startswith(f"Nothing new can be cached in {teepi.settings.cache_dir}: ")
+
+
+async def test_ready_with_a_cache_that_somebody_emptied_says_so_and_files_are_kept_again(
+    upstream: Upstream, make_teepi: MakeTeepi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next download makes the directories anew; only a restart counts what is there."""
+    monkeypatch.setattr(eviction, "_TICK_SECONDS", 0.01)
+    scene = await stage(upstream, make_teepi, b"x" * 1000)
+    await scene.cached()
+    for path in scene.teepi.settings.cache_dir.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    await scene.cached()
+    assert scene.stored == {scene.sha256}
+    assert scene.gets == 2
+    await until(lambda: scene.teepi.server.services.readiness.cache_problem() is not None)
+    _, report = await ready(scene.teepi)
+    assert "was emptied or replaced while teepi runs: restart it" in report["checks"]["cache"]
 
 
 async def test_ready_with_neither_disk_nor_upstream_is_unavailable(upstream: Upstream, make_teepi: MakeTeepi) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -397,6 +398,24 @@ async def test_purge_of_everything_leaves_the_pages_of_what_is_pinned(
     await post(scene, "pin", b'{"names": ["demo"]}', token)
     for arguments, pages in ((b'{"everything": true}', 0), (b'{"names": ["demo"]}', 1)):
         assert events(await post(scene, "purge", arguments, token))[-1]["result"]["pages"] == pages
+
+
+async def test_verification_ends_when_its_client_leaves(upstream: Upstream, make_teepi: MakeTeepi) -> None:
+    """However slowly it was to hash: its threads go, and the descriptors that they hold."""
+    scene = await stage(upstream, make_teepi, CONTENT)
+    await scene.cached()
+    body = b'{"bytes_per_second": 1}'
+    headers = {"Content-Length": str(len(body)), "Authorization": f"Bearer {token_of(scene)}"}
+    async with await RawClient.connect(scene.teepi.address) as client:
+        await client.send("POST", "/+operator/verify", headers)
+        await client.send_bytes(body)
+        await until(lambda: _verifying() > 0)
+    await until(lambda: _verifying() == 0)
+    assert scene.stored == {scene.sha256}
+
+
+def _verifying() -> int:
+    return sum(thread.name.startswith("verifying") for thread in threading.enumerate())
 
 
 async def test_operator_fetch_brings_files_into_the_cache_without_a_reader(

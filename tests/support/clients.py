@@ -77,6 +77,8 @@ class RawClient:
         """Speak on ``sock``, connected and not blocking."""
         self._socket = sock
         self._buffer = bytearray()
+        self.patience_seconds: float | None = None
+        """Without a byte for so long, reading raises TimeoutError."""
 
     @classmethod
     async def connect(cls, address: tuple[str, int], *, receive_buffer_bytes: int | None = None) -> Self:
@@ -199,7 +201,8 @@ class RawClient:
     async def _more(self) -> None:
         end: End = "fin"
         try:
-            data = await asyncio.get_running_loop().sock_recv(self._socket, 256 * 1024)
+            async with asyncio.timeout(self.patience_seconds):
+                data = await asyncio.get_running_loop().sock_recv(self._socket, 256 * 1024)
         except ConnectionResetError:
             data, end = b"", "rst"
         if not data:

@@ -109,12 +109,15 @@ class Store:
         # Apart from landing, since one fdatasync may take seconds on a slow disk.
         self.committing = ThreadPoolExecutor(max_workers=4, thread_name_prefix="committing")
         try:
-            for directory in (self._files, self._aliases, self._partials, self._damaged):
-                make_directories(directory)
+            self._make_layout()
             if not os.access(self._partials, os.W_OK):
                 self.problem = f"The cache directory {root} cannot be written; teepi serves what it holds."
         except OSError as error:
             self.problem = f"The cache directory {root} cannot be written ({error.strerror}); nothing new is cached."
+
+    def _make_layout(self) -> None:
+        for directory in (self._files, self._aliases, self._partials, self._damaged):
+            make_directories(directory)
 
     @property
     def catalog_path(self) -> Path:
@@ -214,6 +217,17 @@ class Store:
             os.close(self._lock_fd)
             self._lock_fd = -1
 
+    def was_emptied(self) -> bool:
+        """Whether somebody deleted what is in the directory, the lock included, or put another in its place."""
+        if self._lock_fd < 0:
+            return False
+        try:
+            return (self.root / "lock").stat().st_ino != os.fstat(self._lock_fd).st_ino
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+
     # -- the disk ------------------------------------------------------------------------------------
 
     def read_history(self) -> bytes | None:
@@ -240,6 +254,9 @@ class Store:
                 path.unlink(missing_ok=True)
         except OSError as error:
             return DiskState(free, f"The cache directory {self.root} cannot be written ({error.strerror}).")
+        for directory in (self._files, self._partials):
+            if not (directory.is_dir() and os.access(directory, os.W_OK)):
+                return DiskState(free, f"{directory} is no directory that teepi can write: nothing new is cached.")
         if free < low_space_bytes:
             return DiskState(free, f"The disk of the cache directory {self.root} has only {free >> 20} MiB free.")
         return DiskState(free, None)
@@ -308,7 +325,12 @@ class Store:
 
     def begin(self, key: FileKey, notes: PartialNotes) -> Partial:
         """Begin a partial for ``key`` on a new inode. Raises OSError when the disk does not take it."""
-        return Partial.create(self._partials / key.slug, notes, self._boot_id, self.space)
+        path = self._partials / key.slug
+        try:
+            return Partial.create(path, notes, self._boot_id, self.space)
+        except FileNotFoundError:  # somebody has emptied the directory
+            self._make_layout()
+            return Partial.create(path, notes, self._boot_id, self.space)
 
     def commit(self, key: FileKey, partial: Partial, sha256: str, *, last_modified: str | None) -> None:
         """Make the whole, verified ``partial`` a file of the cache, in the order that survives a power cut.

@@ -12,17 +12,19 @@ import json
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from teepi.hot_entries import InFile
-from teepi.store.disk import replace_file
+from teepi.store.documents import Documents
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from concurrent.futures import Executor
     from pathlib import Path
 
     from teepi.model import FileKey
+    from teepi.space import Space
+
+_NOTED_SECONDS: Final = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,10 @@ class StoredMetadata:
 class MetadataStore:
     """The core metadata of all wheels that were looked into. Methods block."""
 
-    def __init__(self, root: Path, executor: Executor, grown: Callable[[int], None] = lambda _: None) -> None:
-        """Keep files below ``root``; callers save in ``executor``, and ``grown`` is told by how many bytes."""
+    def __init__(self, root: Path, executor: Executor, space: Space | None = None) -> None:
+        """Keep files below ``root``, counted in ``space``; callers save in ``executor``."""
+        self.documents = Documents(root, "*/*", space, is_used_by_reading=True)
         self._root = root
-        self._grown = grown
         self.executor = executor
 
     def _path(self, wheel: FileKey) -> Path:
@@ -63,7 +65,10 @@ class MetadataStore:
             line, _, content = file.read().partition(b"\n")
             head = json.loads(line)
             if head["wheel"] == wheel.value and head["sha256"] == hashlib.sha256(content).hexdigest():
-                return StoredMetadata(head["sha256"], content, os.fstat(file.fileno()).st_mtime)
+                status = os.fstat(file.fileno())
+                if status.st_atime < time.time() - _NOTED_SECONDS:  # by it eviction goes, and many disks note none
+                    os.utime(file.fileno(), (time.time(), status.st_mtime))
+                return StoredMetadata(head["sha256"], content, status.st_mtime)
         return None
 
     def place(self, wheel: FileKey, stored: StoredMetadata) -> InFile:
@@ -72,14 +77,12 @@ class MetadataStore:
 
     def save(self, wheel: FileKey, stored: StoredMetadata) -> None:
         """Write ``stored``. Raises OSError; what was there before stays then."""
-        path = self._path(wheel)
         data = _first_line(wheel, stored) + stored.content
-        try:
-            replace_file(path, data, durable=False)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, data, durable=False)
-        self._grown(len(data))
+        self.documents.put(self._path(wheel), data, durable=False)
+
+    def remove(self, wheel: FileKey) -> None:
+        """Delete what was read out of ``wheel``, if there is any. Raises OSError."""
+        self.documents.discard(self._path(wheel))
 
 
 def _first_line(wheel: FileKey, stored: StoredMetadata) -> bytes:

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Final
 
 import aiofiles
 
-from teepi.store.disk import make_directories, open_regular, read_regular, replace_file
+from teepi.store.disk import open_regular, read_regular
+from teepi.store.documents import Documents
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Iterator
     from concurrent.futures import Executor
     from pathlib import Path
+
+    from teepi.space import Space
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +50,11 @@ class StoredPage:
 class PageStore:
     """The pages of all indexes, one file each."""
 
-    def __init__(self, root: Path, executor: Executor, grown: Callable[[int], None] = lambda _: None) -> None:
-        """Keep pages below ``root``; writes block in ``executor``, and ``grown`` is told by how many bytes."""
+    def __init__(self, root: Path, executor: Executor, space: Space | None = None) -> None:
+        """Keep pages below ``root``, counted in ``space``; writes block in ``executor``."""
+        self.documents = Documents(root, "*/*/*.page", space)
         self._root = root
         self._executor = executor
-        self._grown = grown
 
     def _path(self, index: str, project: str) -> Path:
         if not _PROJECT.fullmatch(project) or not _INDEX.fullmatch(index):
@@ -73,46 +76,29 @@ class PageStore:
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._executor, self._write, page))
 
     def _write(self, page: StoredPage) -> None:
-        path = self._path(page.index, page.project)
-        make_directories(path.parent)
-        data = _encode(page)
-        before = path.stat().st_size if path.exists() else 0
-        replace_file(path, data)
-        self._grown(len(data) - before)
+        self.documents.put(self._path(page.index, page.project), _encode(page))
 
     def remove(self, index: str, project: str) -> None:
         """Delete a page (blocking), if there is one."""
-        self._delete(self._path(index, project))
+        with contextlib.suppress(OSError):
+            self.documents.discard(self._path(index, project))
 
     def names(self) -> Iterator[tuple[str, str]]:
         """Yield index and project of every stored page (blocking)."""
-        for path in self._root.glob("*/*/*.page"):
-            yield path.parent.parent.name.replace("+", "/"), path.stem
+        return map(self.name, self.documents.paths())
 
-    def remove_unused(self, before: float, kept: Container[str]) -> None:
-        """Delete (blocking) the pages that were last written before ``before``, but for the projects in ``kept``.
-
-        A page is written each time that upstream confirms it, so that is about when it was last asked for.
-        """
-        for path in self._root.glob("*/*/*.page"):
-            with contextlib.suppress(OSError):
-                if path.stat().st_mtime < before and path.stem not in kept:
-                    self._delete(path)
-
-    def _delete(self, path: Path) -> None:
-        with contextlib.suppress(OSError):
-            size = path.stat().st_size
-            path.unlink()
-            self._grown(-size)
+    @staticmethod
+    def name(path: Path) -> tuple[str, str]:
+        """Return index and project of the page at ``path``."""
+        return path.parent.parent.name.replace("+", "/"), path.stem
 
     def walk(self) -> Iterator[StoredPage]:
         """Yield every stored page (blocking), for rebuilding the catalogue."""
-        with contextlib.suppress(OSError):
-            for path in self._root.glob("*/*/*.page"):
-                with contextlib.suppress(OSError):
-                    page = _decode(read_regular(path))
-                    if page is not None:
-                        yield page
+        for path in self.documents.paths():
+            with contextlib.suppress(OSError):
+                page = _decode(read_regular(path))
+                if page is not None:
+                    yield page
 
 
 def _encode(page: StoredPage) -> bytes:

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiohttp import web
 from packaging.utils import canonicalize_name
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
 
     from teepi.lists import ProjectLists
-    from teepi.operations import Operations
+    from teepi.operations import Events, Operations
     from teepi.pages import Pages
+    from teepi.web.connection import Connection
 
+_MAY_STOP: Final = frozenset({"verify", "fetch"})
+"""Calls that end when their client leaves, wherever they are; the others end between two of their steps."""
 _MOST_BYTES: Final = 1 << 20  # aiohttp's own limit for a body
 
 
@@ -62,16 +66,13 @@ class OperatorHandlers:
         response = web.StreamResponse(
             headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"},
         )
-        async with aclosing(events) as running:
-            first = await anext(running)  # what is wrong from the beginning gets its own status
-            await response.prepare(request)
-            await response.write(_line(first))
-            try:
-                async for event in running:
-                    await response.write(_line(event))
-            except TeepiError as error:
-                await response.write(_line({"error": error.message}))
-        await response.write_eof()
+        work = asyncio.ensure_future(_stream(events, request, response))
+        if call in _MAY_STOP:
+            lost = cast("Connection", request.protocol).lost
+            await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                work.cancel()
+        await work
         return response
 
     # -- proxpi --------------------------------------------------------------------------------------
@@ -85,6 +86,19 @@ class OperatorHandlers:
         """``DELETE /cache/list``: the same for the list of projects."""
         await self._lists.invalidate()
         return web.json_response({"status": "success", "data": None})
+
+
+async def _stream(events: Events, request: BaseRequest, response: web.StreamResponse) -> None:
+    async with aclosing(events) as running:
+        first = await anext(running)  # what is wrong from the beginning gets its own status
+        await response.prepare(request)
+        await response.write(_line(first))
+        try:
+            async for event in running:
+                await response.write(_line(event))
+        except TeepiError as error:
+            await response.write(_line({"error": error.message}))
+    await response.write_eof()
 
 
 async def _arguments(request: BaseRequest) -> dict[str, Any]:

@@ -29,6 +29,7 @@ _COUNTERS: Final = (
     ("unverified_files", "unverified", "Files committed for which the index gave no digest."),
     ("uncached_downloads", "uncached", "Whole files served that could not be committed."),
     ("short_responses", "short_bodies", "Responses to clients that ended before the last byte."),
+    ("hot_answers", "hot_answers", "Requests for pages and small files answered on the hot path."),
 )
 _EVICTION_COUNTERS: Final = (
     ("evictions", "evicted", "Files evicted to make room, or because nobody used them for long."),

@@ -105,6 +105,8 @@ class Metrics:
     """Page requests answered without waiting for upstream."""
     page_misses: int = 0
     """Page requests that waited for upstream."""
+    hot_answers: int = 0
+    """Requests answered by the hot path; they are counted like any others as well."""
     stale_pages: int = 0
     """Pages served although upstream could not confirm them."""
     upstream_requests: int = 0

@@ -134,6 +134,7 @@ class HotPath:
     def _count(self, entry: Entry, size: int, *, is_whole: bool) -> None:
         """Count as the ordinary path does."""
         metrics = self._metrics
+        metrics.hot_answers += 1
         entry.touch()
         if entry.kind == "page":
             metrics.page_hits += 1

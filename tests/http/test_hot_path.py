@@ -346,10 +346,10 @@ async def test_file_that_was_purged_is_fetched_again(upstream: Upstream, make_te
     await warm(teepi, target)
     async for _ in teepi.server.services.operations.call("purge", {"names": [BUILT.filename]}):
         pass
-    before = hot_answers(teepi)
+    before, asked = hot_answers(teepi), upstream.count("GET", project.path(BUILT.filename))
     assert (await fetch(teepi.address, target)).body == BUILT.content
     assert hot_answers(teepi) == before
-    assert upstream.count("GET", project.path(BUILT.filename)) == 2
+    assert upstream.count("GET", project.path(BUILT.filename)) == asked + 1
 
 
 async def test_file_that_became_shorter_is_not_sent(upstream: Upstream, make_teepi: MakeTeepi) -> None:

@@ -227,6 +227,7 @@ def test_marks_of_any_edits_are_removed_without_a_trace(
     ("name", "content", "said"),
     [
         ("pip", "index-url = x\n", "cannot be read: File contains no section headers"),
+        ("pip", "index-url = https://u:it's s3cret@a.example/\n", "https://…@a.example/"),
         ("pip", "[global]\n[global]\n", "already exists"),
         ("uv", "[[index]\n", "cannot be read"),
         ("uv", "index = []\n", "cannot be changed line by line"),
@@ -244,6 +245,7 @@ def test_configure_of_a_damaged_file_says_one_sentence_and_writes_nothing(
     err = capsys.readouterr().err
     assert str(path) in err
     assert said in err
+    assert "s3cret" not in err
     assert err.count("\n") == 1
     assert path.read_text() == content
     assert not list(path.parent.glob("*.before-teepi"))

@@ -12,7 +12,8 @@ import click
 from teepi import config
 from teepi.cli.console import PLACES, effective, print_json, settings_options
 from teepi.errors import ConfigError
-from teepi.index_settings import IndexSettings, without_secrets
+from teepi.index_settings import IndexSettings
+from teepi.origins import hide_user_info
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,7 +122,7 @@ def _rows(found: config.Effective) -> list[tuple[str, Any, str]]:
 
 def _index(index: IndexSettings) -> Mapping[str, Any]:
     """Return what an index is set to, without what is as by default and without secrets."""
-    shown: dict[str, Any] = {"upstream": [without_secrets(url) for url in index.mirrors]} if index.mirrors else {}
+    shown: dict[str, Any] = {"upstream": [hide_user_info(url) for url in index.mirrors]} if index.mirrors else {}
     for field in fields(IndexSettings):
         value = getattr(index, field.name)
         if field.name in {"upstream", "more_mirrors"} or not value:
@@ -129,7 +130,7 @@ def _index(index: IndexSettings) -> Mapping[str, Any]:
         if field.name == "headers":
             shown["headers"] = dict.fromkeys(value, "…")
         elif field.name == "proxy":
-            shown["proxy"] = without_secrets(value)
+            shown["proxy"] = hide_user_info(value)
         else:
             shown[field.name] = sorted(value) if isinstance(value, frozenset) else value
     return {name: str(value) if isinstance(value, Path) else value for name, value in shown.items()}

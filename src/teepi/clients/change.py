@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from teepi.clients import marks, user_file
 from teepi.clients.address import is_same_server
 from teepi.errors import ConfigError
+from teepi.origins import hide_user_info_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,12 +42,12 @@ class Change:
             user_file.write(self.file, self.text)
 
     def diff(self) -> str:
-        """Return what changes, as ``diff -u`` has it, passwords in URLs left out."""
+        """Return what changes, as ``diff -u`` has it, user info in URLs hidden."""
         path = str(self.file.path)
         before, after = ([line.rstrip("\r\n") for line in marks.lines_of(text)] for text in (self.file.text, self.text))
         names = (path if self.file.exists else "/dev/null", "/dev/null" if self.is_to_go else path)
         lines = difflib.unified_diff(before, after, *names, lineterm="")
-        return re.sub(r"//[^@\s/]*@", "//…@", "\n".join(lines))
+        return "\n".join(map(hide_user_info_in, lines))
 
 
 def set_up(client: Client, around: Surroundings, url: str) -> Change:

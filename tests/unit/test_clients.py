@@ -314,6 +314,20 @@ def test_configure_keeps_the_first_backup(file: Callable[[str, str], Path], conf
     assert sorted(each.name for each in path.parent.iterdir()) == ["pip.conf", "pip.conf.before-teepi"]
 
 
+def test_configure_of_another_file_after_undo_keeps_that_one_too(
+    file: Callable[[str, str], Path], configure: Callable[..., str]
+) -> None:
+    """The sentence names the backup of what was there before; the same content has one backup only."""
+    for content, backup in (("timeout = 1", ""), ("timeout = 2", ".2"), ("timeout = 1", ""), ("timeout = 3", ".3")):
+        path = file("pip", f"[global]\n{content}\n")
+        kept = path.with_name(f"pip.conf.before-teepi{backup}")
+        assert f"what was there before is in {kept}.\n" in configure("pip")
+        assert kept.read_text() == f"[global]\n{content}\n"
+        configure("pip", "--undo")
+        assert path.read_text() == f"[global]\n{content}\n"
+    assert len(list(file("pip", "").parent.iterdir())) == 4
+
+
 @pytest.mark.parametrize(
     ("url", "trusted", "written"),
     [

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _NAMES = ("pip", "uv", "poetry", "pipenv", "pdm")
 
 
-@click.command("configure", epilog="Without a CLIENT, lists which of them use teepi. Each file is backed up once.")
+@click.command("configure", epilog="Without a CLIENT, lists which of them use teepi. Each file is backed up.")
 @click.argument("names", metavar="[pip|uv|poetry|pipenv|pdm]...", nargs=-1, type=click.Choice(_NAMES))
 @click.option("--undo", is_flag=True, help="Take teepi's lines out again; what was there before comes back.")
 @click.option("--print", "is_printed", is_flag=True, help="Show what would change, and change nothing.")
@@ -58,17 +58,17 @@ def command(
         if is_printed:
             print(change.diff() if change.is_needed else f"{client.name}: nothing to change in {change.file.path}.")
             continue
-        change.apply()
+        backup = change.apply()
         if undo:
             _say_undone(client, change)
         else:
-            _say_done(client, change, around, wanted)
+            _say_done(client, change, backup, around, wanted)
     return 0
 
 
-def _say_done(client: Client, change: Change, around: Surroundings, url: str) -> None:
+def _say_done(client: Client, change: Change, backup: Path | None, around: Surroundings, url: str) -> None:
     if change.is_needed:
-        kept = f"; what was there before is in {change.file.backup}" if change.file.backup.exists() else ""
+        kept = f"; what was there before is in {backup}" if backup is not None else ""
         print(f"{client.name} uses {url} from now on: {change.file.path} is written{kept}.")
         if client.what_to_do_next:
             print(client.what_to_do_next)

@@ -11,6 +11,7 @@ import click
 
 from teepi import config
 from teepi.cli.console import PLACES, effective, print_json, settings_options
+from teepi.clients.user_file import set_aside
 from teepi.errors import ConfigError
 from teepi.index_settings import IndexSettings
 from teepi.origins import hide_user_info
@@ -26,7 +27,7 @@ def command() -> None:
 
 @command.command("init")
 @click.option("--config", metavar="FILE", help="Where to write. (default: $XDG_CONFIG_HOME/teepi/teepi.toml)")
-@click.option("--force", is_flag=True, help="Replace a file that is there; it is kept as FILE.bak.")
+@click.option("--force", is_flag=True, help="Replace a file that is there; it is kept as FILE.bak, FILE.bak.2 …")
 @click.option("--print", "is_printed", is_flag=True, help="Print it instead.")
 def init(config: str | None, *, force: bool, is_printed: bool) -> None:
     """Write a configuration file in which every setting is explained and commented out."""
@@ -38,8 +39,7 @@ def init(config: str | None, *, force: bool, is_printed: bool) -> None:
         msg = f"{path} is a directory; name a file in it with --config."
         raise ConfigError(msg)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if force and path.exists():
-        path.replace(path.with_name(path.name + ".bak"))
+    backup = set_aside(path, ".bak") if force and path.exists() else None
     try:
         with path.open("x", encoding="utf-8") as file:
             path.chmod(0o600)  # it may come to hold passwords
@@ -47,7 +47,8 @@ def init(config: str | None, *, force: bool, is_printed: bool) -> None:
     except FileExistsError:
         msg = f"{path} is there already; edit it, or replace it with --force."
         raise ConfigError(msg) from None
-    print(f"{path} written; every line is commented out and shows the default.")
+    kept = f" The file that was there is {backup} now." if backup is not None else ""
+    print(f"{path} written; every line is commented out and shows the default.{kept}")
 
 
 @command.command("show")

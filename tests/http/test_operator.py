@@ -439,6 +439,19 @@ async def test_proxpi_invalidation_asks_upstream_at_the_next_request(upstream: U
     assert scene.stored == {scene.sha256}
 
 
+@pytest.mark.parametrize("name", ["_", "-", ".", "a%20b", "%C5%BF", "x-"])
+async def test_proxpi_invalidation_of_what_is_no_project_is_refused(
+    make_teepi: MakeTeepi, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """A sentence, and no traceback in the log."""
+    teepi = await make_teepi(proxpi_invalidation=True)
+    answer = await fetch(teepi.address, f"/cache/{name}", method="DELETE")
+    assert answer.status == (400 if name == "." else 404)
+    assert answer.body.strip().endswith(b".")
+    assert "Traceback" not in caplog.text
+    assert "failed" not in caplog.text
+
+
 # -- after a kill ------------------------------------------------------------------------------------
 
 

@@ -173,22 +173,26 @@ class Operations:
             and (is_named(each) if names else not (each.project in pins.projects or each.sha256 in pins.files))
         ]
         purged = Evicted()
+        kept: list[str] = []
         for done, victim in enumerate(victims):
             if arguments.get("dry_run"):
                 purged.add(victim, victim.size)
-            else:
-                await self._keeper.purge(victim, purged)
+            elif not await self._keeper.purge(victim, purged):
+                kept.append(victim.filename or victim.sha256)
             if done % 16 == 0:
                 yield {"done": done, "total": len(victims)}
-        pages = 0
+        pages, kept_pages = 0, list[str]()
         if days is None:
-            pages = await self._purge_pages(projects if names else None, index, is_dry=bool(arguments.get("dry_run")))
-        yield {"result": {**_of(purged), "pages": pages}}
+            is_dry = bool(arguments.get("dry_run"))
+            pages, kept_pages = await self._purge_pages(projects if names else None, index, is_dry=is_dry)
+        yield {"result": {**_of(purged), "pages": pages, "not_deleted": {"files": kept, "pages": kept_pages}}}
 
-    async def _purge_pages(self, projects: set[str] | None, index: str | None, *, is_dry: bool) -> int:
+    async def _purge_pages(
+        self, projects: set[str] | None, index: str | None, *, is_dry: bool
+    ) -> tuple[int, list[str]]:
         """Delete the pages of ``projects`` (all that are not pinned when None) of ``index`` (all when None).
 
-        Return how many.
+        Return how many went, or would, and the index and project of those that cannot be deleted.
         """
         pinned = self._store.pins.projects
         found: set[tuple[str, str]] = set()
@@ -198,12 +202,13 @@ class Operations:
                 for its_index, project in await asyncio.to_thread(list, store.names())
                 if (project not in pinned if projects is None else project in projects) and index in (None, its_index)
             }
-        for its_index, project in () if is_dry else found:
-            for store in self._pages:
-                await asyncio.to_thread(store.remove, its_index, project)
-            if self._live is not None:
+        kept = []
+        for its_index, project in () if is_dry else sorted(found):
+            if not all([await asyncio.to_thread(store.remove, its_index, project) for store in self._pages]):
+                kept.append(f"{its_index}/{project}")
+            elif self._live is not None:
                 self._live.pages.forget(its_index, project)
-        return len(found)
+        return len(found) - len(kept), kept
 
     async def _prune(self, arguments: Mapping[str, Any]) -> Events:
         _known(arguments, "dry_run")

@@ -25,6 +25,7 @@ from teepi.cli.console import effective, print_json, settings_options
 from teepi.clients.address import index_url, parse_server_url, server_url
 from teepi.errors import BadInput, TeepiError
 from teepi.origins import hide_user_info_in
+from teepi.sizes import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -214,7 +215,7 @@ def _say_what(wanted: Sequence[Wanted], *, is_json: bool) -> None:
         return
     for each in wanted:
         print(each.filename)
-    print(f"{len(wanted)} files would be fetched.")
+    print(f"{counted(len(wanted), 'file')} would be fetched.")
 
 
 # Fetching -------------------------------------------------------------------------------------------
@@ -240,7 +241,8 @@ class _Result:
             print(f"{filename}: {reason}", file=sys.stderr)
         failed = f", {len(self.failures)} failed" if self.failures else ""
         print(
-            f"{self.fetched} files fetched, {self.cached} were cached{failed}; {self.size_bytes / 1e6:.1f} MB in all."
+            f"{counted(self.fetched, 'file')} fetched, {self.cached} cached before{failed}; "
+            f"{self.size_bytes / 1e6:.1f} MB in all."
         )
 
 

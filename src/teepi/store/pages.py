@@ -80,9 +80,9 @@ class PageStore:
         replace_file(path, data)
         self._grown(len(data) - before)
 
-    def remove(self, index: str, project: str) -> None:
-        """Delete a page (blocking), if there is one."""
-        self._delete(self._path(index, project))
+    def remove(self, index: str, project: str) -> bool:
+        """Delete a page (blocking), if there is one; return whether there is none now."""
+        return self._delete(self._path(index, project))
 
     def names(self) -> Iterator[tuple[str, str]]:
         """Yield index and project of every stored page (blocking)."""
@@ -99,11 +99,14 @@ class PageStore:
                 if path.stat().st_mtime < before and path.stem not in kept:
                     self._delete(path)
 
-    def _delete(self, path: Path) -> None:
-        with contextlib.suppress(OSError):
+    def _delete(self, path: Path) -> bool:
+        try:
             size = path.stat().st_size
             path.unlink()
-            self._grown(-size)
+        except OSError as error:
+            return isinstance(error, FileNotFoundError)
+        self._grown(-size)
+        return True
 
     def walk(self) -> Iterator[StoredPage]:
         """Yield every stored page (blocking), for rebuilding the catalogue."""

@@ -94,6 +94,19 @@ def test_config_show_says_where_each_setting_came_from(
     assert re.search(r"^offline +true +TEEPI_OFFLINE$", re.sub(r" +\n", "\n", capsys.readouterr().out), re.MULTILINE)
 
 
+def test_config_show_has_all_that_an_index_is_set_to(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its key, also what is zero or empty, which is not the default."""
+    path = home / "some.toml"
+    path.write_text(f'[index."a/b"]\nupstream = "{UPSTREAM}"\npage_ttl = 0\nproxy = ""\n')
+    assert cli.main(["config", "show", "--json", "--config", str(path)]) == 0
+    value = json.loads(capsys.readouterr().out)['index."a/b"']["value"]
+    assert value == {"upstream": [UPSTREAM], "page_ttl": 0.0, "proxy": ""}
+    assert cli.main(["config", "show", "--config", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "page_ttl = 0.0" in out
+    assert 'proxy = ""' in out
+
+
 def test_config_show_hides_secrets(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No password, token or header value is printed, wherever it was given."""
     path = home / "some.toml"

@@ -124,16 +124,17 @@ def _rows(found: config.Effective) -> list[tuple[str, Any, str]]:
 def _index(index: IndexSettings) -> Mapping[str, Any]:
     """Return what an index is set to, without what is as by default and without secrets."""
     shown: dict[str, Any] = {"upstream": [hide_user_info(url) for url in index.mirrors]} if index.mirrors else {}
+    by_default = IndexSettings()
     for field in fields(IndexSettings):
         value = getattr(index, field.name)
-        if field.name in {"upstream", "more_mirrors"} or not value:
+        if field.name in {"upstream", "more_mirrors"} or value == getattr(by_default, field.name):
             continue
         if field.name == "headers":
             shown["headers"] = dict.fromkeys(value, "…")
         elif field.name == "proxy":
             shown["proxy"] = hide_user_info(value)
         else:
-            shown[field.name] = sorted(value) if isinstance(value, frozenset) else value
+            shown[field.name.removesuffix("_seconds")] = sorted(value) if isinstance(value, frozenset) else value
     return {name: str(value) if isinstance(value, Path) else value for name, value in shown.items()}
 
 
@@ -142,7 +143,7 @@ def _text(value: object) -> str:
         return "\n".join(f"{name} = {_text(item)}" for name, item in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_text, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value) or '""'
 
 
 _INDEXES = """# An index of its own, served below /corp/main/. Of its keys only upstream is needed.

@@ -382,9 +382,10 @@ class Keeper:
                 await self._delete(victims, found)
         return found
 
-    async def purge(self, victim: Candidate, purged: Evicted) -> None:
-        """Delete a file, also while it is being read: whoever reads it reads on."""
+    async def purge(self, victim: Candidate, purged: Evicted) -> bool:
+        """Delete a file, also while it is being read: whoever reads it reads on. Return whether it is gone."""
         async with self._alone:  # between deletion and row another one would count the file as gone once more
             size = await asyncio.to_thread(self._store.shelves.remove, victim.sha256, even_in_use=True)
             if size is not None and (await self._forgotten(victim, size) or size):
                 purged.add(victim, size)
+        return size is not None

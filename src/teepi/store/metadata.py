@@ -51,7 +51,8 @@ class MetadataStore:
         self._root = root
         self.executor = executor
 
-    def _path(self, wheel: FileKey) -> Path:
+    def path(self, wheel: FileKey) -> Path:
+        """Return where what is read out of ``wheel`` lies."""
         slug = wheel.slug
         return self._root / slug.rpartition("-")[2][:2] / slug
 
@@ -60,7 +61,7 @@ class MetadataStore:
 
         Some kilobytes are read and hashed, in less time than a change of threads takes: it may run on the event loop.
         """
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), self._path(wheel).open("rb", 0) as file:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), self.path(wheel).open("rb", 0) as file:
             line, _, content = file.read().partition(b"\n")
             head = json.loads(line)
             if head["wheel"] == wheel.value and head["sha256"] == hashlib.sha256(content).hexdigest():
@@ -73,8 +74,4 @@ class MetadataStore:
     def save(self, wheel: FileKey, stored: StoredMetadata) -> None:
         """Write ``stored``. Raises OSError; what was there before stays then."""
         head = json.dumps({"wheel": wheel.value, "sha256": stored.sha256})
-        self.documents.put(self._path(wheel), head.encode() + b"\n" + stored.content, durable=False)
-
-    def remove(self, wheel: FileKey) -> None:
-        """Delete what was read out of ``wheel``, if there is any. Raises OSError."""
-        self.documents.discard(self._path(wheel))
+        self.documents.put(self.path(wheel), head.encode() + b"\n" + stored.content, durable=False)

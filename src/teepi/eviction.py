@@ -175,17 +175,19 @@ class Keeper:
     def _lower(self) -> None:
         """Go down to the low-water mark, behind whoever needed room."""
         if self._lowering is None or self._lowering.done():
-            self._lowering = self._scope.start(self._to_low_water(), name="eviction")
+            self._lowering = self._scope.start(self.lower(), name="eviction")
 
-    async def _to_low_water(self) -> None:
+    async def lower(self) -> None:
+        """Go down to the low-water mark as far as files may go, and below the limit in any case."""
         async with self._alone:
             if (crowd := self.documents.crowd()) > 0:
                 await asyncio.to_thread(self.documents.evict, crowd)
             excess = self._space.excess(await self._free())
             if excess > 0:
-                excess -= (await self._evict(excess, partly=True)).size
-            if excess > 0:
-                await asyncio.to_thread(self.documents.evict, excess)
+                await self._evict(excess, partly=True)
+            need = -self._space.room(await self._free())
+            if need > 0:  # not for the low-water mark: without its page a file is hardly worth anything
+                await asyncio.to_thread(self.documents.evict, need)
 
     async def _free(self) -> int:
         try:

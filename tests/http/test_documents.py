@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from teepi.store import LOG_BYTES
 from tests.http.links import file_target
 from tests.http.scene import CALM, until
-from tests.support.clients import fetch
+from tests.support.clients import RawClient, fetch
 from tests.support.wheels import noise, wheel
 
 if TYPE_CHECKING:
@@ -111,3 +111,23 @@ async def test_core_metadata_that_nobody_reads_for_long_goes(upstream: Upstream,
     os.utime(path, (1, written))
     await teepi.server.services.keeper.evict_unused(30.0)
     assert not path.exists()
+
+
+async def test_page_stays_when_files_alone_cannot_go_down_to_the_low_water_mark(
+    upstream: Upstream, make_teepi: MakeTeepi
+) -> None:
+    """A page is small, and without it a file is hardly worth anything."""
+    content = noise(LIMIT - MB // 2)
+    project = upstream.project("demo", {"demo-1.0.tar.gz": content})
+    teepi = await make_teepi(CALM, max_size_bytes=LIMIT + LOG_BYTES)
+    keeper, space = teepi.server.services.keeper, teepi.server.services.store.space
+    assert (await fetch(teepi.address, project.page_path)).status == 200
+    target = f"/root/pypi/+http/{upstream.url.removeprefix('http://')}{project.path('demo-1.0.tar.gz')}"
+    async with await RawClient.connect(teepi.address, receive_buffer_bytes=4096) as client:
+        await client.send("GET", target)
+        await until(lambda: teepi.server.metrics.committed == 1)
+        await keeper.lower()
+        assert space.excess(1 << 60) > 0
+        assert list((teepi.settings.cache_dir / "v1/pages").rglob("demo.page"))
+        await client.read_head()
+        assert await client.read(len(content)) == content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from contextlib import suppress
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from teepi.store import LOG_BYTES
 from tests.http.links import file_target
 from tests.http.scene import CALM, until
-from tests.support.clients import RawClient, fetch
+from tests.support.clients import fetch
 from tests.support.wheels import noise, wheel
 
 if TYPE_CHECKING:
@@ -123,11 +124,10 @@ async def test_page_stays_when_files_alone_cannot_go_down_to_the_low_water_mark(
     keeper, space = teepi.server.services.keeper, teepi.server.services.store.space
     assert (await fetch(teepi.address, project.page_path)).status == 200
     target = f"/root/pypi/+http/{upstream.url.removeprefix('http://')}{project.path('demo-1.0.tar.gz')}"
-    async with await RawClient.connect(teepi.address, receive_buffer_bytes=4096) as client:
-        await client.send("GET", target)
-        await until(lambda: teepi.server.metrics.committed == 1)
-        await keeper.lower()
-        assert space.excess(1 << 60) > 0
-        assert list((teepi.settings.cache_dir / "v1/pages").rglob("demo.page"))
-        await client.read_head()
-        assert await client.read(len(content)) == content
+    assert (await fetch(teepi.address, target)).body == content
+    await until(lambda: not list(teepi.server.registry))
+    pins = teepi.server.services.store.pins
+    await asyncio.to_thread(pins.set, frozenset(), {hashlib.sha256(content).hexdigest(): "demo-1.0.tar.gz"})
+    await keeper.lower()
+    assert space.excess(1 << 60) > 0
+    assert list((teepi.settings.cache_dir / "v1/pages").rglob("demo.page"))

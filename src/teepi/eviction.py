@@ -175,17 +175,19 @@ class Keeper:
     def _lower(self) -> None:
         """Go down to the low-water mark, behind whoever needed room."""
         if self._lowering is None or self._lowering.done():
-            self._lowering = self._scope.start(self._to_low_water(), name="eviction")
+            self._lowering = self._scope.start(self.lower(), name="eviction")
 
-    async def _to_low_water(self) -> None:
+    async def lower(self) -> None:
+        """Go down to the low-water mark as far as files may go, and below the limit in any case."""
         async with self._alone:
             if (crowd := self.documents.crowd()) > 0:
                 await asyncio.to_thread(self.documents.evict, crowd)
             excess = self._space.excess(await self._free())
             if excess > 0:
-                excess -= (await self._evict(excess, partly=True)).size
-            if excess > 0:
-                await asyncio.to_thread(self.documents.evict, excess)
+                await self._evict(excess, partly=True)
+            need = -self._space.room(await self._free())
+            if need > 0:  # not for the low-water mark: without its page a file is hardly worth anything
+                await asyncio.to_thread(self.documents.evict, need)
 
     async def _free(self) -> int:
         try:
@@ -382,9 +384,10 @@ class Keeper:
                 await self._delete(victims, found)
         return found
 
-    async def purge(self, victim: Candidate, purged: Evicted) -> None:
-        """Delete a file, also while it is being read: whoever reads it reads on."""
+    async def purge(self, victim: Candidate, purged: Evicted) -> bool:
+        """Delete a file, also while it is being read: whoever reads it reads on. Return whether it is gone."""
         async with self._alone:  # between deletion and row another one would count the file as gone once more
             size = await asyncio.to_thread(self._store.shelves.remove, victim.sha256, even_in_use=True)
             if size is not None and (await self._forgotten(victim, size) or size):
                 purged.add(victim, size)
+        return size is not None

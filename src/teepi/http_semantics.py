@@ -16,11 +16,11 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from teepi.errors import BadRequest, RangeNotSatisfiable
+from teepi.origins import hide_user_info, hide_user_info_in
 
 # --- Request targets (RFC 9112, 3.2) ---
 
 _ABSOLUTE_FORM: Final = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
-_USER_INFO: Final = re.compile(r"(?<=://)[^/@]*@")
 _UNSAFE_PATH: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|(?:^|/)\.\.?(?:/|$)")
 
 
@@ -49,8 +49,9 @@ def decode_target(raw: str) -> tuple[str, str]:
 
 
 def shown_target(raw_path: str) -> str:
-    """Return a request target as it may be logged: without query and user info, and not without end."""
-    return _USER_INFO.sub("", raw_path.partition("?")[0], count=1)[:200]
+    """Return a request target as it may be logged: without query, user info hidden, and not without end."""
+    hidden = hide_user_info_in(raw_path) if raw_path.startswith("/") else hide_user_info(raw_path)
+    return hidden.partition("?")[0][:200]
 
 
 def index_prefix(raw_path: str) -> str:

@@ -21,6 +21,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from packaging.utils import InvalidName, canonicalize_name
 
 from teepi.errors import ConfigError
+from teepi.origins import hide_user_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -316,15 +317,15 @@ def _check_name(name: str, where: Section) -> None:
 
 
 def shown(value: object) -> str:
-    """Return the value for a message, without the password of a URL."""
-    shown_value = value if isinstance(value, (str, list, bool, int, float)) else str(value)
-    return re.sub(r"//[^@\s'\"]*@", "//…@", repr(shown_value))
-
-
-def without_secrets(url: str) -> str:
-    """Return the URL with its user info replaced, since that may hold a password."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc="…@" + parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else url
+    """Return the value for a message: user info, queries of URLs and what stands in a table are hidden."""
+    if isinstance(value, dict):
+        return "{…}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, (bool, int, float)):
+        return repr(value)
+    hidden = hide_user_info(str(value))
+    return repr(re.sub(r"(?s)(//[^?]*\?).+", r"\1…", hidden))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -42,10 +42,10 @@ class Live:
         return self.settings.page_ttl_seconds if own is None else own
 
     def change(self, wanted: Settings) -> list[str]:
-        """Let ``wanted`` hold from now on, but for what needs a restart: return the names of those settings."""
-        fixed = [_field(wanted, option.name) for option in OPTIONS if not option.reloads]
-        kept = [name for name in fixed if getattr(wanted, name) != getattr(self.settings, name)]
-        self.settings = replace(wanted, **{name: getattr(self.settings, name) for name in fixed})
+        """Let ``wanted`` hold from now on, but for what needs a restart: return the keys of those settings."""
+        fixed = {option.name: _field(wanted, option.name) for option in OPTIONS if not option.reloads}
+        kept = [key for key, name in fixed.items() if getattr(wanted, name) != getattr(self.settings, name)]
+        self.settings = replace(wanted, **{name: getattr(self.settings, name) for name in fixed.values()})
         return kept
 
 

@@ -174,22 +174,26 @@ class Operations:
             and (is_named(each) if names else not (each.project in pins.projects or each.sha256 in pins.files))
         ]
         purged = Evicted()
+        kept: list[str] = []
         for done, victim in enumerate(victims):
             if arguments.get("dry_run"):
                 purged.add(victim, victim.size)
-            else:
-                await self._keeper.purge(victim, purged)
+            elif not await self._keeper.purge(victim, purged):
+                kept.append(victim.filename or victim.sha256)
             if done % 16 == 0:
                 yield {"done": done, "total": len(victims)}
-        pages = 0
+        pages, kept_pages = 0, list[str]()
         if days is None:
-            pages = await self._purge_pages(projects if names else None, index, is_dry=bool(arguments.get("dry_run")))
-        yield {"result": {**_of(purged), "pages": pages}}
+            is_dry = bool(arguments.get("dry_run"))
+            pages, kept_pages = await self._purge_pages(projects if names else None, index, is_dry=is_dry)
+        yield {"result": {**_of(purged), "pages": pages, "not_deleted": {"files": kept, "pages": kept_pages}}}
 
-    async def _purge_pages(self, projects: set[str] | None, index: str | None, *, is_dry: bool) -> int:
+    async def _purge_pages(
+        self, projects: set[str] | None, index: str | None, *, is_dry: bool
+    ) -> tuple[int, list[str]]:
         """Delete the pages of ``projects`` (all that are not pinned when None) of ``index`` (all when None).
 
-        Return how many.
+        Return how many went, or would, and the index and project of those that cannot be deleted.
         """
         pinned = self._store.pins.projects
         found: set[tuple[str, str]] = set()
@@ -199,26 +203,33 @@ class Operations:
                 for its_index, project in await asyncio.to_thread(list, store.names())
                 if (project not in pinned if projects is None else project in projects) and index in (None, its_index)
             }
-        for its_index, project in () if is_dry else found:
-            for store in (self._stores.pages, self._stores.legacy):
-                await asyncio.to_thread(store.remove, its_index, project)
-            if self._live is not None:
+        kept = []
+        for its_index, project in () if is_dry else sorted(found):
+            stores = (self._stores.pages, self._stores.legacy)
+            if not all([await asyncio.to_thread(store.remove, its_index, project) for store in stores]):
+                kept.append(f"{its_index}/{project}")
+            elif self._live is not None:
                 self._live.pages.forget(its_index, project)
         if not is_dry:
             gone = {project for _, project in found} if projects is None and index else projects
-            await self._purge_metadata(gone)
-        return len(found)
+            if not await self._purge_metadata(gone):
+                kept.append("core metadata")
+        return len(found) - sum("/" in each for each in kept), kept
 
-    async def _purge_metadata(self, projects: set[str] | None) -> None:
-        """Delete what was read out of the wheels of ``projects``, of all when None."""
+    async def _purge_metadata(self, projects: set[str] | None) -> bool:
+        """Delete what was read out of the wheels of ``projects``, of all when None; say whether nothing is left."""
         metadata = self._stores.metadata
         if projects is None:
-            for path in await asyncio.to_thread(list, metadata.documents.paths()):
+            paths = await asyncio.to_thread(list, metadata.documents.paths())
+        else:
+            wheels = [wheel for project in projects for wheel in await self._catalog.core_metadata(project)]
+            paths = [metadata.path(FileKey(wheel)) for wheel in wheels]
+        try:
+            for path in paths:
                 await asyncio.to_thread(metadata.documents.discard, path)
-            return
-        for project in projects:
-            for wheel in await self._catalog.core_metadata(project):
-                await asyncio.to_thread(metadata.remove, FileKey(wheel))
+        except OSError:
+            return False
+        return True
 
     async def _prune(self, arguments: Mapping[str, Any]) -> Events:
         _known(arguments, "dry_run")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
+_SCHEME: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 # Addresses that carry an IPv4 one in their last 32 bits: IPv4-compatible (RFC 4291), SIIT (RFC 2765), NAT64 (RFC 6052).
 _IPV4_AT_END: Final = tuple(ipaddress.IPv6Network(text) for text in ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96"))
@@ -51,10 +53,27 @@ def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
+def hide_user_info(url: str) -> str:
+    """Return ``url``, which may be anything that somebody took for one, with ``…`` for its user info.
+
+    That ends at the last ``@``, wherever it stands: a password that was not encoded may have any character in it, and
+    a path that is hidden does less harm than a password that is not.
+    """
+    scheme = _SCHEME.match(url)
+    start = scheme.end() if scheme is not None else 0
+    at = url.rfind("@", start)
+    return url if at < 0 else f"{url[:start]}…{url[at:]}"
+
+
+def hide_user_info_in(text: str) -> str:
+    """Return a line that may have a URL somewhere in it, the user info hidden as :func:`hide_user_info` does."""
+    before, slashes, url = text.partition("//")
+    return before + slashes + hide_user_info(url)
+
+
 def shown(url: str) -> str:
-    """Return ``url`` as it may be shown and logged: without user info and query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    """Return ``url`` as it may be shown and logged: user info hidden, without query and fragment."""
+    return re.split(r"[?#]", hide_user_info(url), maxsplit=1)[0]
 
 
 def is_loopback(address: str) -> bool:

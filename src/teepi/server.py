@@ -102,7 +102,7 @@ class Server:
         services.start()
 
     def reload(self, settings: Settings) -> list[str]:
-        """Let other settings hold from now on; return the names of those that changed and need a restart."""
+        """Let other settings hold from now on; return the keys of those that changed and need a restart."""
         former = self.live.settings
         kept = self.live.change(settings)
         if self._services is not None:
@@ -178,7 +178,10 @@ class Server:
 
 
 def run(settings: Settings, reread: Callable[[], Settings]) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit status. SIGHUP lets the settings hold that ``reread`` gives."""
+    """Serve until SIGTERM or SIGINT; return the exit status.
+
+    SIGHUP lets the settings hold that ``reread`` gives; where standard input is a terminal, it is as SIGTERM.
+    """
     logs.configure(settings.log_level, settings.log_format, os.environ)
     sys.setswitchinterval(_SWITCH_SECONDS)
     _give_memory_back()
@@ -217,8 +220,13 @@ async def _serve(settings: Settings, reread: Callable[[], Settings]) -> int:
         _reload(server, reread)
         notifier.ready(status)
 
-    # Before anybody can know that teepi serves: by default the signal ends a process. From a closed terminal it does.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stop if os.isatty(0) else reload)
+    def hang_up() -> None:
+        log.warning("SIGHUP ends teepi, since its standard input is a terminal; started with </dev/null it reloads.")
+        stop()
+
+    # Before anybody can know that teepi serves: by default the signal ends a process. A terminal that is closed sends
+    # it, too, and is not to leave a teepi behind.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up if os.isatty(0) else reload)
     _say_hello(server)
     notifier.ready(status)
     await waiting

@@ -1,4 +1,4 @@
-"""Sizes as people write and read them: ``50GB``, ``20GiB``, ``1500000``."""
+"""Sizes and numbers as people write and read them: ``50GB``, ``20GiB``, ``1500000``, ``1 file``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def parse_size(value: str | int) -> int:
     if found is None or factor is None:
         raise ValueError("write a size such as 50GB, 20GiB or a number of bytes")
     return int(float(found[1]) * factor) if "." in found[1] else int(found[1]) * factor
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 file`` or ``2 files``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def said(size: float) -> str:

@@ -149,6 +149,14 @@ def _from_uv_lock(content: Mapping[str, Any], name: str, target: Target) -> Iter
         raise BadInput(f"{name} is no uv.lock that can be read ({type(error).__name__}: {error}).") from None
 
 
+def project_of_wheel(url: str) -> str | None:
+    """Return the project (normalised name) of the wheel that ``url`` leads to; None when it leads to none."""
+    try:
+        return parse_wheel_filename(_last_segment(url))[0]
+    except (InvalidWheelFilename, ValueError):
+        return None
+
+
 def _name_in(file: Mapping[str, Any]) -> str:
     return str(file.get("filename") or _last_segment(file.get("url") or file["path"]))
 

@@ -215,6 +215,7 @@ async def test_doctor_python_parser_and_few_descriptors(inquire: Any, monkeypatc
 
 INDEX = f"{NOWHERE}root/pypi/+simple/"
 ELSEWHERE = "https://me:s3cret@other.example/"
+ODD = "https://me:it's s3cret@a.example/"
 
 
 @pytest.mark.parametrize(
@@ -237,6 +238,14 @@ ELSEWHERE = "https://me:s3cret@other.example/"
             f"index-url = {INDEX}",
             {"PIP_INDEX_URL": ELSEWHERE},
             [(State.DOUBT, "PIP_INDEX_URL is https://…@other.example/ and goes before what its file says")],
+        ),
+        (
+            f"index-url = {INDEX}\ntrusted-host = 127.0.0.1\nextra-index-url = {ODD}\n  https://b.example/",
+            {},
+            [
+                (State.WELL, "It uses teepi, as "),
+                (State.DOUBT, "[global] extra-index-url adds https://…@a.example/, https://b.example/, where"),
+            ],
         ),
         (f"index-url = {ELSEWHERE}", {}, [(State.NOTE, "It uses https://…@other.example/, as ")]),
         ("# >>> teepi configure >>>\nindex-url = https://a/\n# <<< teepi configure <<<",

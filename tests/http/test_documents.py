@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from contextlib import suppress
 from dataclasses import replace
@@ -111,3 +112,22 @@ async def test_core_metadata_that_nobody_reads_for_long_goes(upstream: Upstream,
     os.utime(path, (1, written))
     await teepi.server.services.keeper.evict_unused(30.0)
     assert not path.exists()
+
+
+async def test_page_stays_when_files_alone_cannot_go_down_to_the_low_water_mark(
+    upstream: Upstream, make_teepi: MakeTeepi
+) -> None:
+    """A page is small, and without it a file is hardly worth anything."""
+    content = noise(LIMIT - MB // 2)
+    project = upstream.project("demo", {"demo-1.0.tar.gz": content})
+    teepi = await make_teepi(CALM, max_size_bytes=LIMIT + LOG_BYTES)
+    keeper, space = teepi.server.services.keeper, teepi.server.services.store.space
+    assert (await fetch(teepi.address, project.page_path)).status == 200
+    target = f"/root/pypi/+http/{upstream.url.removeprefix('http://')}{project.path('demo-1.0.tar.gz')}"
+    assert (await fetch(teepi.address, target)).body == content
+    await until(lambda: not list(teepi.server.registry))
+    pins = teepi.server.services.store.pins
+    await asyncio.to_thread(pins.set, frozenset(), {hashlib.sha256(content).hexdigest(): "demo-1.0.tar.gz"})
+    await keeper.lower()
+    assert space.excess(1 << 60) > 0
+    assert list((teepi.settings.cache_dir / "v1/pages").rglob("demo.page"))

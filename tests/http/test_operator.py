@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +23,6 @@ from tests.support.wheels import noise
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-    from pathlib import Path
 
     from tests.conftest import MakeTeepi
     from tests.http.scene import Scene
@@ -225,6 +227,39 @@ async def test_cache_purge_deletes_what_is_meant(cache: tuple[Scene, Shell]) -> 
     assert (await shell.json("info"))["file_bytes"] == 0
 
 
+async def test_cache_purge_counts_in_plain_words(cache: tuple[Scene, Shell]) -> None:
+    """One is no plural."""
+    _, shell = cache
+    for how, verb in (["demo", "--dry-run"], "would be"), (["demo"], "was"):
+        _, out, _ = await shell.run("purge", *how)
+        assert f"\n1 file (300 kB) {verb} deleted.\n1 page {verb} deleted.\n" in out
+    assert "0 files (0 bytes) were deleted.\n" in (await shell.run("purge", "demo"))[1]
+
+
+async def test_cache_purge_of_what_cannot_be_deleted_says_so(
+    cache: tuple[Scene, Shell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By name, and by exit status 1; it still is there and still is listed."""
+    scene, shell = cache
+    with monkeypatch.context() as patch:
+        unlink = Path.unlink
+
+        def refuse(path: Path, *, missing_ok: bool = False) -> None:
+            if path.suffix == ".page" or path.name == scene.sha256:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            unlink(path, missing_ok=missing_ok)
+
+        patch.setattr(Path, "unlink", refuse)
+        status, out, err = await shell.run("purge", "demo")
+        assert (status, "0 files" in out, "page" in out) == (1, True, False)
+        assert f"1 file and 1 page could not be deleted ({NAME}, root/pypi/demo)" in err
+        assert (await shell.json("purge", "demo"))["not_deleted"] == {"files": [NAME], "pages": ["root/pypi/demo"]}
+    [row] = await shell.json("list")
+    assert (row["project"], scene.stored) == ("demo", {scene.sha256})
+    status, out, err = await shell.run("purge", "demo")
+    assert (status, err, "1 page was deleted." in out) == (0, "", True)
+
+
 async def test_cache_purge_takes_project_file_age_index_or_everything(
     upstream: Upstream, make_teepi: MakeTeepi, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,7 +277,7 @@ async def test_cache_verify_finds_damage_and_says_it_by_exit_status(cache: tuple
     """0 when all is sound, 1 when something was not; the second time it is gone."""
     scene, shell = cache
     status, out, _ = await shell.run("verify")
-    assert (status, "1 files (300 kB) verified: all sound" in out) == (0, True)
+    assert (status, "1 file (300 kB) verified: all sound" in out) == (0, True)
     [path] = (scene.teepi.settings.cache_dir / "v1/files/sha256").glob("*/*")
     path.chmod(0o644)
     path.write_bytes(bytes(len(CONTENT)))
@@ -456,6 +491,19 @@ async def test_proxpi_invalidation_asks_upstream_at_the_next_request(upstream: U
         assert (await fetch(scene.teepi.address, path)).status == 200
         assert upstream.count("GET", path) == before + 1
     assert scene.stored == {scene.sha256}
+
+
+@pytest.mark.parametrize("name", ["_", "-", ".", "a%20b", "%C5%BF", "x-"])
+async def test_proxpi_invalidation_of_what_is_no_project_is_refused(
+    make_teepi: MakeTeepi, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """A sentence, and no traceback in the log."""
+    teepi = await make_teepi(proxpi_invalidation=True)
+    answer = await fetch(teepi.address, f"/cache/{name}", method="DELETE")
+    assert answer.status == (400 if name == "." else 404)
+    assert answer.body.strip().endswith(b".")
+    assert "Traceback" not in caplog.text
+    assert "failed" not in caplog.text
 
 
 # -- after a kill ------------------------------------------------------------------------------------

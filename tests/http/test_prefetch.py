@@ -85,6 +85,7 @@ async def test_prefetch_resolves_requirements_by_pip_through_teepi(
 async def test_prefetch_wrong_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever is wrong, the command says it before anything is asked."""
     (tmp_path / "bad.lock").write_bytes(b"\xff")
+    (tmp_path / "latin.txt").write_bytes(b"demo\n# \xe4\n")
     url = "http://127.0.0.1:1"
     for words, said in (
         (["--url", url], "Nothing to fetch"),
@@ -93,11 +94,58 @@ async def test_prefetch_wrong_input_is_one_sentence(tmp_path: Path, capsys: pyte
         (["-r", str(tmp_path / "bad.lock"), "--url", url], "not UTF-8"),
         (["six", "--python", "3", "--url", url], "--python 3 is no version"),
         (["--url", url, "--", "--index-url=x"], "is no requirement"),
+        (["-r", str(tmp_path / "latin.txt"), "--url", url], "latin.txt, line 2 is not UTF-8"),
+        (
+            ["foo @ http://u:s3cret@a.example/demo-1.0-py3-none-any.whl", "--url", url],
+            "a.example/demo-1.0-py3-none-any",
+        ),
+        (["six", "--index", "pypi", "--url", url], "--index 'pypi' is no index; write USER/NAME"),
+        (["six", "--url", url], "No teepi answers at http://127.0.0.1:1/ (Con"),
     ):
         assert await run(*words) == 2
         err = capsys.readouterr().err
         assert said in err
+        assert "s3cret" not in err
         assert err.count("\n") == 1
+
+
+async def test_prefetch_of_requirements_tells_a_wrong_index_or_server_from_a_wrong_requirement(
+    upstream: Upstream, make_teepi: MakeTeepi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is not there is named, and pip is not asked."""
+    teepi = await make_teepi()
+    assert await run("demo", "--index", "corp/main", "--url", teepi.url) == 2
+    assert "There is no index corp/main here; this teepi serves root/pypi; name one of them" in capsys.readouterr().err
+    assert await run("demo", "--url", upstream.url) == 2
+    assert f"Something else than teepi answers at {upstream.url}" in capsys.readouterr().err
+    assert upstream.count("GET", "/simple/demo/") == 0
+
+
+async def test_prefetch_of_requirements_asks_teepi_past_any_proxy(
+    upstream: Upstream, make_teepi: MakeTeepi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As all other commands do; hosts that the environment excepts from the proxy stay excepted."""
+    made = wheel("demo", "1.0")
+    upstream.project("demo").put(made.filename, made.content)
+    teepi = await make_teepi()
+    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1/")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    for others in ("", "other.example", "*"):
+        monkeypatch.setenv("no_proxy", others)
+        assert await run("demo", "--url", teepi.url) == 0
+
+
+async def test_prefetch_of_what_pip_cannot_cope_with_says_what_pip_says_last(
+    make_teepi: MakeTeepi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No bare "Exception", and no traceback."""
+    teepi = await make_teepi()
+    (tmp_path / "foo.txt").write_text("foo @ http://u:s3cret@127.0.0.1:1/demo-1.0-py3-none-any.whl\n")
+    assert await run("-r", str(tmp_path / "foo.txt"), "--url", teepi.url) == 2
+    err = capsys.readouterr().err
+    assert "pip gave up (AssertionError: 'foo' != 'demo' for wheel)" in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,17 @@ async def test_reload_of_synthesize_metadata_renders_pages_anew(upstream: Upstre
 
 
 async def test_reload_keeps_what_needs_a_restart_and_names_it(make_teepi: MakeTeepi, tmp_path: Path) -> None:
-    """Sockets and directories stay as they are, and the operator is told."""
+    """Sockets and directories stay as they are, and the operator is told, by the names of the keys."""
     teepi = await make_teepi()
-    wanted = replace(teepi.settings, listen=(("127.0.0.1", 1),), cache_dir=tmp_path / "elsewhere", page_ttl_seconds=1.0)
-    assert teepi.server.reload(wanted) == ["listen", "cache_dir"]
+    wanted = replace(
+        teepi.settings,
+        listen=(("127.0.0.1", 1),),
+        cache_dir=tmp_path / "elsewhere",
+        max_size_bytes=1,
+        min_free_bytes=1,
+        page_ttl_seconds=1.0,
+    )
+    assert teepi.server.reload(wanted) == ["listen", "cache_dir", "max_size", "min_free"]
     now = teepi.server.live.settings
     assert (now.listen, now.cache_dir) == (teepi.settings.listen, teepi.settings.cache_dir)
     assert now.page_ttl_seconds == 1.0

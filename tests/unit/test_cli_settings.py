@@ -59,6 +59,19 @@ def test_config_init_replaces_a_file_only_when_forced_and_keeps_it(
     assert "is there already" in capsys.readouterr().err
     assert cli.main(["config", "init", "--force", "--config", str(path)]) == 0
     assert (home / "teepi.toml.bak").read_text() == "offline = true\n"
+    assert f"{path}.bak" in capsys.readouterr().out
+
+
+def test_config_init_forced_again_keeps_every_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A later backup gets a number, and is named."""
+    path = home / "teepi.toml"
+    for content, backup in (("offline = true\n", "bak"), ("offline = false\n", "bak.2"), ("drain = 3\n", "bak.3")):
+        path.write_text(content)
+        assert cli.main(["config", "init", "--force", "--config", str(path)]) == 0
+        assert f"{path}.{backup}" in capsys.readouterr().out
+        assert path.with_name(f"teepi.toml.{backup}").read_text() == content
+    assert (home / "teepi.toml.bak").read_text() == "offline = true\n"
+    assert tomllib.loads(path.read_text()) == {}
 
 
 def test_config_show_says_where_each_setting_came_from(
@@ -79,6 +92,19 @@ def test_config_show_says_where_each_setting_came_from(
     assert shown['index."root/pypi"']["from"] == "--upstream"
     assert cli.main(["config", "show", *flags]) == 0
     assert re.search(r"^offline +true +TEEPI_OFFLINE$", re.sub(r" +\n", "\n", capsys.readouterr().out), re.MULTILINE)
+
+
+def test_config_show_has_all_that_an_index_is_set_to(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its key, also what is zero or empty, which is not the default."""
+    path = home / "some.toml"
+    path.write_text(f'[index."a/b"]\nupstream = "{UPSTREAM}"\npage_ttl = 0\nproxy = ""\n')
+    assert cli.main(["config", "show", "--json", "--config", str(path)]) == 0
+    value = json.loads(capsys.readouterr().out)['index."a/b"']["value"]
+    assert value == {"upstream": [UPSTREAM], "page_ttl": 0.0, "proxy": ""}
+    assert cli.main(["config", "show", "--config", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "page_ttl = 0.0" in out
+    assert 'proxy = ""' in out
 
 
 def test_config_show_hides_secrets(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

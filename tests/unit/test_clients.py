@@ -227,6 +227,7 @@ def test_marks_of_any_edits_are_removed_without_a_trace(
     ("name", "content", "said"),
     [
         ("pip", "index-url = x\n", "cannot be read: File contains no section headers"),
+        ("pip", "index-url = https://u:it's s3cret@a.example/\n", "https://…@a.example/"),
         ("pip", "[global]\n[global]\n", "already exists"),
         ("uv", "[[index]\n", "cannot be read"),
         ("uv", "index = []\n", "cannot be changed line by line"),
@@ -244,6 +245,7 @@ def test_configure_of_a_damaged_file_says_one_sentence_and_writes_nothing(
     err = capsys.readouterr().err
     assert str(path) in err
     assert said in err
+    assert "s3cret" not in err
     assert err.count("\n") == 1
     assert path.read_text() == content
     assert not list(path.parent.glob("*.before-teepi"))
@@ -310,6 +312,20 @@ def test_configure_keeps_the_first_backup(file: Callable[[str, str], Path], conf
     assert backup.read_text() == "[global]\n"
     assert backup.stat().st_mode & 0o777 == 0o600
     assert sorted(each.name for each in path.parent.iterdir()) == ["pip.conf", "pip.conf.before-teepi"]
+
+
+def test_configure_of_another_file_after_undo_keeps_that_one_too(
+    file: Callable[[str, str], Path], configure: Callable[..., str]
+) -> None:
+    """The sentence names the backup of what was there before; the same content has one backup only."""
+    for content, backup in (("timeout = 1", ""), ("timeout = 2", ".2"), ("timeout = 1", ""), ("timeout = 3", ".3")):
+        path = file("pip", f"[global]\n{content}\n")
+        kept = path.with_name(f"pip.conf.before-teepi{backup}")
+        assert f"what was there before is in {kept}.\n" in configure("pip")
+        assert kept.read_text() == f"[global]\n{content}\n"
+        configure("pip", "--undo")
+        assert path.read_text() == f"[global]\n{content}\n"
+    assert len(list(file("pip", "").parent.iterdir())) == 4
 
 
 @pytest.mark.parametrize(

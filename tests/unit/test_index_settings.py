@@ -96,6 +96,11 @@ def test_index_netrc_that_cannot_be_read_is_not_used(tmp_path: Path, caplog: pyt
         (f"upstream = '{URL}'\nca_file = 'broken.pem'", "or a broken one; write the path of a PEM file"),
         (f"upstream = '{URL}'\nproxy = 'ftp://u:{SECRET}@proxy.example'", "proxy = 'ftp://…@proxy.example'"),
         (f"upstream = ['ftp://u:{SECRET}/x@a.example']", "cannot be used"),
+        (f'upstream = "http://u:it\'s-{SECRET}@a.example/ simple/"', "'http://…@a.example/ simple/' cannot be used"),
+        (f"upstream = ['{URL}', 'ftp://u:x@{SECRET}@a.example/']", "'ftp://…@a.example/' cannot be used"),
+        (f"upstream = ['{URL}', ['http://u:{SECRET} x@a.example/']]", f"['{URL}', ['http://…@a.example/']] has"),
+        (f"upstream = 'http://a.example/?token={SECRET}'", "'http://a.example/?…' cannot be used"),
+        (f"upstream = {{url = '{URL}', password = '{SECRET}'}}", "upstream = {…} has the wrong type"),
     ],
 )
 def test_index_section_with_a_mistake_is_refused_with_a_sentence(tmp_path: Path, section: str, said: str) -> None:

@@ -127,5 +127,7 @@ def test_request_id_that_is_odd_or_missing_is_made_here(given: str | None) -> No
 def test_shown_target_has_neither_query_nor_user_info() -> None:
     """Tokens travel in both."""
     assert shown_target("/simple/demo/?token=secret") == "/simple/demo/"
-    assert shown_target("http://user:secret@host/simple/?a") == "http://host/simple/"
+    assert shown_target("http://user:secret@host/simple/?a") == "http://…@host/simple/"
+    assert shown_target("http://user:a?b/@c@host/simple/?a") == "http://…@host/simple/"
+    assert shown_target("/simple//x@1/?a") == "/simple//…@1/"
     assert len(shown_target("/" + "x" * 9999)) == 200

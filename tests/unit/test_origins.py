@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from teepi.origins import Origin, basic, is_public, origin_of, split_user_info
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from teepi import index_settings, origins
+from teepi.clients.change import Change
+from teepi.clients.user_file import UserFile
+from teepi.http_semantics import shown_target
+from teepi.origins import Origin, basic, hide_user_info, is_public, origin_of, split_user_info
 
 
 @pytest.mark.parametrize(
@@ -53,3 +61,50 @@ def test_split_user_info_decodes_it_and_leaves_the_rest() -> None:
     assert split_user_info("https://u%40x:p%2F@h.example:8/a?b") == ("https://h.example:8/a?b", ("u@x", "p/"))
     assert split_user_info("https://h.example/a@b") == ("https://h.example/a@b", None)
     assert basic("user", "pässword") == "Basic dXNlcjpww6Rzc3dvcmQ="
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://index.example/simple/", "https://index.example/simple/"),
+        ("https://u:p@index.example:8/a?b", "https://…@index.example:8/a?b"),
+        ("ftp://user:pa@ss@host/", "ftp://…@host/"),
+        ("http://bob:it's-s3cret@host/ simple/", "http://…@host/ simple/"),
+        ("http://bob:a/b?c#d@host/", "http://…@host/"),
+        ("http://bob:8/b@host/", "http://…@host/"),
+        ("//bob:a@host/", "…@host/"),
+        ("http:/bob:a@host/", "…@host/"),
+        ("bob:a//b@host/", "…@host/"),
+        ("demo", "demo"),
+    ],
+)
+def test_hide_user_info_hides_all_up_to_the_last_at_sign(url: str, said: str) -> None:
+    """Rather too much than a part of a password, where the URL is not well-formed."""
+    assert hide_user_info(url) == said
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), min_size=1))
+@example("it's s3cret")
+@example("1/x")
+@example("a://b")
+@example("a//b")
+@example("pa@ss")
+@example("a?b")
+def test_password_of_any_characters_is_never_shown(password: str) -> None:
+    """In no message, log line or difference, whole or in part, well-formed or not."""
+    hidden = [f"«{part}»" for part in (password, password[::-1])]
+    password = "@".join(hidden)
+    for scheme in ("http://", "ftp://", "//", "http:/", ""):
+        url = f"{scheme}bob:{password}@host/simple/"
+        change = Change(UserFile(Path("pip.conf"), f"index-url = {url}\n", None), "")
+        texts = [
+            *(index_settings.shown(value) for value in (url, [url], [[url]], {"url": url})),
+            hide_user_info(url),
+            origins.shown(url),
+            shown_target(url),
+        ]
+        if scheme in {"http://", "ftp://", "//"}:
+            texts += [change.diff(), shown_target(f"/x/{url}")]
+        for text in texts:
+            assert "«" not in text
+            assert "»" not in text

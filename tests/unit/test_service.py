@@ -117,11 +117,15 @@ def test_install_with_socket_listens_where_the_settings_say(home: Path, ran: Cal
 
 
 def test_install_keeps_a_unit_that_somebody_else_wrote(home: Path, ran: Callable[[], list[str]]) -> None:
-    """It may be the container's."""
+    """It may be the container's. A later backup takes the place of none."""
+    file = home / "teepi.toml"
+    file.touch()
     unit_of(home).parent.mkdir(parents=True)
     unit_of(home).write_text("[Service]\nExecStart=/bin/true\n")
     assert cli.main(["service", "install"]) == 0
+    assert cli.main(["service", "install", "--config", str(file)]) == 0
     assert unit_of(home, "teepi.service.bak").read_text() == "[Service]\nExecStart=/bin/true\n"
+    assert "serve" in unit_of(home, "teepi.service.bak.2").read_text()
     assert ran()
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from teepi.cli.console import effective, print_json, settings_options
-from teepi.sizes import parse_size, said
+from teepi.cli.console import complain, effective, print_json, settings_options
+from teepi.sizes import counted, parse_size, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DAMAGED = 1
 """Exit status of ``verify`` when it found damage."""
+NOT_DELETED = 1
+"""Exit status of ``purge`` when something could not be deleted."""
 _SHOWN = 20  # names after a deletion
 _UNITS = {"h": 1 / 24, "d": 1, "w": 7, "m": 30, "y": 365}
 _EPILOG = (
@@ -133,20 +135,29 @@ def _age(_context: click.Context, _parameter: click.Parameter, value: str | None
 @click.option("--all", "everything", is_flag=True, help="Everything that is not pinned.")
 @_dry_run
 @_options
-def purge(*, is_json: bool, url: str | None, **arguments: Any) -> None:  # noqa: ANN401 - one for each setting
+def purge(*, is_json: bool, url: str | None, **arguments: Any) -> int:  # noqa: ANN401 - one for each setting
     """Delete projects (their pages, too) or files from the cache; what is pinned goes only when it is named.
 
-    What is deleted is fetched anew when it is asked for, byte for byte the same.
+    What is deleted is fetched anew when it is asked for, byte for byte the same. Exit status 1 says that something
+    could not be deleted.
     """
     wanted = {name: arguments.pop(name) for name in ("older_than_days", "index", "everything", "dry_run")}
     wanted["names"] = list(arguments.pop("names"))
     found = _call(arguments, url, "purge", wanted, "deleting")
+    kept_files, kept_pages = found["not_deleted"]["files"], found["not_deleted"]["pages"]
     if is_json:
         print_json(found)
-        return
-    _say_deleted(found, is_dry=wanted["dry_run"])
-    if found["pages"]:
-        print(f"{found['pages']} pages {'would be' if wanted['dry_run'] else 'were'} deleted.")
+    else:
+        _say_deleted(found, is_dry=wanted["dry_run"])
+        if found["pages"]:
+            print(f"{counted(found['pages'], 'page')} {_verb(found['pages'], is_dry=wanted['dry_run'])} deleted.")
+        if kept_files or kept_pages:
+            kinds = ((kept_files, "file"), (kept_pages, "page"))
+            what = " and ".join(counted(len(names), noun) for names, noun in kinds if names)
+            names = [*kept_files, *kept_pages]
+            named = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+            complain(f"{what} could not be deleted ({named}); see whether the cache directory can be written.")
+    return NOT_DELETED if kept_files or kept_pages else 0
 
 
 @command.command("prune", epilog=_EPILOG, short_help="Go down to the limits now, and delete leftovers.")
@@ -160,7 +171,8 @@ def prune(*, dry_run: bool, is_json: bool, url: str | None, **arguments: Any) ->
         return
     _say_deleted(found, is_dry=dry_run)
     left = found["leftovers"]
-    print(f"{left['files']} leftovers ({said(left['bytes'])}) {'would be' if dry_run else 'were'} deleted.")
+    verb = _verb(left["files"], is_dry=dry_run)
+    print(f"{counted(left['files'], 'leftover')} ({said(left['bytes'])}) {verb} deleted.")
 
 
 @command.command("verify", epilog=_EPILOG)
@@ -180,7 +192,7 @@ def verify(*, rate: str | None, is_json: bool, url: str | None, **arguments: Any
             print(f"damaged: {each['file'] or each['sha256']} ({each['problem']})")
         number = len(found["damaged"])
         summary = f"{number} damaged, set aside and fetched anew at the next request" if number else "all sound"
-        print(f"{found['files']} files ({said(found['bytes'])}) verified: {summary}.")
+        print(f"{counted(found['files'], 'file')} ({said(found['bytes'])}) verified: {summary}.")
     return DAMAGED if found["damaged"] else 0
 
 
@@ -247,7 +259,12 @@ def _say_deleted(found: dict[str, Any], *, is_dry: bool) -> None:
         print(f"  {name}")
     if found["files"] > _SHOWN:
         print(f"  … and {found['files'] - _SHOWN} more")
-    print(f"{found['files']} files ({said(found['bytes'])}) {'would be' if is_dry else 'were'} deleted.")
+    verb = _verb(found["files"], is_dry=is_dry)
+    print(f"{counted(found['files'], 'file')} ({said(found['bytes'])}) {verb} deleted.")
+
+
+def _verb(number: int, *, is_dry: bool) -> str:
+    return "would be" if is_dry else "was" if number == 1 else "were"
 
 
 def _say_pinned(found: dict[str, Any], *, is_json: bool) -> None:

@@ -14,7 +14,7 @@ from teepi.clients.change import Change, set_up, take_back
 from teepi.clients.known import Surroundings, clients
 from teepi.clients.use import use_of
 from teepi.config import DEFAULT_INDEX_NAME
-from teepi.index_settings import without_secrets
+from teepi.origins import hide_user_info
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _NAMES = ("pip", "uv", "poetry", "pipenv", "pdm")
 
 
-@click.command("configure", epilog="Without a CLIENT, lists which of them use teepi. Each file is backed up once.")
+@click.command("configure", epilog="Without a CLIENT, lists which of them use teepi. Each file is backed up.")
 @click.argument("names", metavar="[pip|uv|poetry|pipenv|pdm]...", nargs=-1, type=click.Choice(_NAMES))
 @click.option("--undo", is_flag=True, help="Take teepi's lines out again; what was there before comes back.")
 @click.option("--print", "is_printed", is_flag=True, help="Show what would change, and change nothing.")
@@ -58,17 +58,17 @@ def command(
         if is_printed:
             print(change.diff() if change.is_needed else f"{client.name}: nothing to change in {change.file.path}.")
             continue
-        change.apply()
+        backup = change.apply()
         if undo:
             _say_undone(client, change)
         else:
-            _say_done(client, change, around, wanted)
+            _say_done(client, change, backup, around, wanted)
     return 0
 
 
-def _say_done(client: Client, change: Change, around: Surroundings, url: str) -> None:
+def _say_done(client: Client, change: Change, backup: Path | None, around: Surroundings, url: str) -> None:
     if change.is_needed:
-        kept = f"; what was there before is in {change.file.backup}" if change.file.backup.exists() else ""
+        kept = f"; what was there before is in {backup}" if backup is not None else ""
         print(f"{client.name} uses {url} from now on: {change.file.path} is written{kept}.")
         if client.what_to_do_next:
             print(client.what_to_do_next)
@@ -76,7 +76,7 @@ def _say_done(client: Client, change: Change, around: Surroundings, url: str) ->
         print(f"{client.name} uses {url} already: {change.file.path} is as it should be.")
     other = client.index(change.text)
     if not is_same_server(other, url):
-        print(f"But another line of {change.file.path} goes before it: {without_secrets(other or '')}.")
+        print(f"But another line of {change.file.path} goes before it: {hide_user_info(other or '')}.")
     for variable in client.variables:
         value = around.environ.get(variable, "")
         if value and not is_same_server(value, url):
@@ -100,7 +100,7 @@ def _list(known: Sequence[Client], around: Surroundings, url: str, *, is_json: b
     for use in uses:
         if use.index:
             state = "well" if is_same_server(use.index, url) else "note"
-            said = f"{without_secrets(use.index)} ({use.place})"
+            said = f"{hide_user_info(use.index)} ({use.place})"
         elif use.problem:
             state, said = "bad", use.problem
         else:
@@ -113,7 +113,7 @@ def _row(use: Use, url: str) -> dict[str, Any]:
     return {
         "client": use.name,
         "uses_teepi": is_same_server(use.index, url),
-        "index": without_secrets(use.index) if use.index else None,
+        "index": hide_user_info(use.index) if use.index else None,
         "from": use.place,
         "problem": use.problem,
     }

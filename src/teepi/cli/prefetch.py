@@ -7,7 +7,10 @@ knows them best; lock files need no resolving.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import hashlib
+import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,8 +22,10 @@ from urllib.parse import urljoin, urlsplit
 import click
 
 from teepi.cli.console import effective, print_json, settings_options
-from teepi.clients.address import parse_server_url, server_url
+from teepi.clients.address import index_url, parse_server_url, server_url
 from teepi.errors import BadInput, TeepiError
+from teepi.origins import hide_user_info_in
+from teepi.sizes import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +37,9 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = 256 << 10
 _JSON: Final = "application/vnd.pypi.simple.v1+json"
+_LOOK_SECONDS: Final = 30.0  # for whether there is such an index, which takes a moment
+_CODING: Final = re.compile(rb"(?:.*\n)?\s*#.*coding[:=]")  # PEP 263, as pip reads it
+_BOMS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 _SILENCE_SECONDS: Final = 120.0  # teepi itself gives up earlier; this is for what lies between
 
 
@@ -72,7 +80,7 @@ def command(
     if not names and not files:
         raise click.UsageError("Nothing to fetch: give names, or files with -r.")
     server = parse_server_url(url) if url is not None else server_url(effective(arguments).settings.listen)
-    base = f"{server.rstrip('/')}/{index}/"
+    base = index_url(server, index).removesuffix("+simple/")
     wanted = _wanted(base, names, files, python, platforms)
     if dry_run:
         _say_what(wanted, is_json=is_json)
@@ -89,8 +97,9 @@ def _wanted(
     base: str, names: Sequence[str], files: Sequence[str], python: str | None, platforms: Sequence[str]
 ) -> list[Wanted]:
     from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415 - only who fetches needs it
+    from packaging.utils import canonicalize_name  # noqa: PLC0415
 
-    from teepi.wanted import Target, read_lock  # noqa: PLC0415
+    from teepi.wanted import Target, project_of_wheel, read_lock  # noqa: PLC0415
 
     target = Target.of(python, platforms)
     wanted: dict[tuple[str, str | None], Wanted] = {}
@@ -105,21 +114,71 @@ def _wanted(
                 raise BadInput(msg) from None
             wanted |= {(each.filename, each.sha256): each for each in read_lock(text, name, target)}
         elif path.is_file():
+            _check_text(path)
             requirements += ["-r", name]
         else:
             msg = f"{path} is not there; -r takes requirements.txt, uv.lock or pylock.toml."
             raise BadInput(msg)
     for name in names:
+        said = repr(hide_user_info_in(name))
         try:
-            requirements.append(str(Requirement(name)))  # no flag for pip
+            requirement = Requirement(name)
         except InvalidRequirement as error:
             reason = str(error).splitlines()[0]
-            msg = f"{name!r} is no requirement ({reason}); write it as pip takes it, or give a file with -r."
+            msg = f"{said} is no requirement ({reason}); write it as pip takes it, or give a file with -r."
             raise BadInput(msg) from None
+        project = project_of_wheel(requirement.url or "")
+        if project not in {None, canonicalize_name(requirement.name)}:
+            msg = f"{said} is a wheel of another project; write {project!r} before the @."
+            raise BadInput(msg)
+        requirements.append(str(requirement))  # no flag for pip
     if requirements:
+        asyncio.run(_check_index(base))
         found = _resolve(base, requirements, python, platforms)
         wanted |= {(each.filename, each.sha256): each for each in found}
     return list(wanted.values())
+
+
+def _check_text(path: Path) -> None:
+    """Raise :class:`BadInput` for a file of requirements in an encoding that pip cannot know of."""
+    data = path.read_bytes()
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        if _CODING.match(data) is None and not data.startswith(_BOMS):
+            line = data.count(b"\n", 0, error.start) + 1
+            msg = f"{path}, line {line} is not UTF-8; save the file in that encoding."
+            raise BadInput(msg) from None
+
+
+async def _check_index(base: str) -> None:
+    """Raise :class:`BadInput` when no teepi or no such index is at ``base``: pip would say that it has no file."""
+    import aiohttp  # noqa: PLC0415
+
+    from teepi.response import reason  # noqa: PLC0415
+
+    server = base.removesuffix("/").rpartition("/")[0].rpartition("/")[0] + "/"
+    timeout = aiohttp.ClientTimeout(total=_LOOK_SECONDS)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(f"{base}+simple/-/") as answer:
+            said = (await answer.read())[:2000].decode(errors="replace").strip()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        number = getattr(getattr(error, "os_error", None), "errno", None) or 0  # a resolver's are below 0
+        why = os.strerror(number) if number > 0 else reason(error) if str(error) else "no answer in time"
+        msg = f"No teepi answers at {server} ({why}); start it with 'teepi serve', or name its address with --url."
+        raise BadInput(msg) from None
+    if said.startswith("There is no index"):
+        msg = f"{said.rstrip('.')}; name one of them with --index."
+        raise BadInput(msg)
+    if "is not the name of a project" not in said:  # which "-" is not
+        msg = f"Something else than teepi answers at {server}; name teepi's address with --url."
+        raise BadInput(msg)
+
+
+def _environment(host: str) -> dict[str, str]:
+    """Return the environment for pip, in which ``host`` is asked past any proxy, as all commands ask a teepi."""
+    others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    return {**os.environ, "no_proxy": others if others.strip() == "*" else f"{others},{host}".strip(",")}
 
 
 def _resolve(base: str, requirements: Sequence[str], python: str | None, platforms: Sequence[str]) -> list[Wanted]:
@@ -136,13 +195,17 @@ def _resolve(base: str, requirements: Sequence[str], python: str | None, platfor
             line += ["--python-version", python] if python is not None else []
             line += [word for platform in platforms for word in ("--platform", platform)]
         line += requirements
-        ended = subprocess.run(line, capture_output=True, text=True, check=False)  # noqa: S603 - a list of ours
+        environ = _environment(urlsplit(base).hostname or "")
+        ended = subprocess.run(line, capture_output=True, text=True, errors="replace", check=False, env=environ)  # noqa: S603 - a list of ours
         if ended.returncode != 0 or not report.exists():
             words = [text for text in ended.stderr.splitlines() if text.strip()]
             said = next((text for text in words if text.startswith("ERROR")), words[-1] if words else "no reason given")
             if "No module named pip" in ended.stderr:
                 said = f"{sys.executable} has no pip; install it, or give a lock file with -r"
-            raise BadInput(f"The requirements cannot be resolved: {said.removeprefix('ERROR: ').rstrip('.')}.")
+            if said.startswith("ERROR: Exception"):  # and a traceback, at the end of which stands what it was
+                said = f"pip gave up ({words[-1].strip()})"
+            said = hide_user_info_in(said.removeprefix("ERROR: ").rstrip("."))
+            raise BadInput(f"The requirements cannot be resolved: {said}.")
         return read_report(report.read_text(encoding="utf-8"))
 
 
@@ -152,7 +215,7 @@ def _say_what(wanted: Sequence[Wanted], *, is_json: bool) -> None:
         return
     for each in wanted:
         print(each.filename)
-    print(f"{len(wanted)} files would be fetched.")
+    print(f"{counted(len(wanted), 'file')} would be fetched.")
 
 
 # Fetching -------------------------------------------------------------------------------------------
@@ -178,7 +241,8 @@ class _Result:
             print(f"{filename}: {reason}", file=sys.stderr)
         failed = f", {len(self.failures)} failed" if self.failures else ""
         print(
-            f"{self.fetched} files fetched, {self.cached} were cached{failed}; {self.size_bytes / 1e6:.1f} MB in all."
+            f"{counted(self.fetched, 'file')} fetched, {self.cached} cached before{failed}; "
+            f"{self.size_bytes / 1e6:.1f} MB in all."
         )
 
 

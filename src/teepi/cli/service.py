@@ -13,6 +13,7 @@ import click
 
 from teepi import config, units
 from teepi.cli.console import complain, print_json
+from teepi.clients.user_file import set_aside
 from teepi.errors import ConfigError, ServiceError
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _write(path: Path, text: str) -> None:
     """Write a unit; one that said something else is kept beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.read_text(encoding="utf-8") != text:
-        path.replace(path.with_name(path.name + ".bak"))
+        print(f"The unit that was there is {set_aside(path, '.bak')} now.")
     path.write_text(text, encoding="utf-8")
 
 

@@ -11,8 +11,10 @@ import click
 
 from teepi import config
 from teepi.cli.console import PLACES, effective, print_json, settings_options
+from teepi.clients.user_file import set_aside
 from teepi.errors import ConfigError
-from teepi.index_settings import IndexSettings, without_secrets
+from teepi.index_settings import IndexSettings
+from teepi.origins import hide_user_info
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +27,7 @@ def command() -> None:
 
 @command.command("init")
 @click.option("--config", metavar="FILE", help="Where to write. (default: $XDG_CONFIG_HOME/teepi/teepi.toml)")
-@click.option("--force", is_flag=True, help="Replace a file that is there; it is kept as FILE.bak.")
+@click.option("--force", is_flag=True, help="Replace a file that is there; it is kept as FILE.bak, FILE.bak.2 …")
 @click.option("--print", "is_printed", is_flag=True, help="Print it instead.")
 def init(config: str | None, *, force: bool, is_printed: bool) -> None:
     """Write a configuration file in which every setting is explained and commented out."""
@@ -37,8 +39,7 @@ def init(config: str | None, *, force: bool, is_printed: bool) -> None:
         msg = f"{path} is a directory; name a file in it with --config."
         raise ConfigError(msg)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if force and path.exists():
-        path.replace(path.with_name(path.name + ".bak"))
+    backup = set_aside(path, ".bak") if force and path.exists() else None
     try:
         with path.open("x", encoding="utf-8") as file:
             path.chmod(0o600)  # it may come to hold passwords
@@ -46,7 +47,8 @@ def init(config: str | None, *, force: bool, is_printed: bool) -> None:
     except FileExistsError:
         msg = f"{path} is there already; edit it, or replace it with --force."
         raise ConfigError(msg) from None
-    print(f"{path} written; every line is commented out and shows the default.")
+    kept = f" The file that was there is {backup} now." if backup is not None else ""
+    print(f"{path} written; every line is commented out and shows the default.{kept}")
 
 
 @command.command("show")
@@ -121,17 +123,18 @@ def _rows(found: config.Effective) -> list[tuple[str, Any, str]]:
 
 def _index(index: IndexSettings) -> Mapping[str, Any]:
     """Return what an index is set to, without what is as by default and without secrets."""
-    shown: dict[str, Any] = {"upstream": [without_secrets(url) for url in index.mirrors]} if index.mirrors else {}
+    shown: dict[str, Any] = {"upstream": [hide_user_info(url) for url in index.mirrors]} if index.mirrors else {}
+    by_default = IndexSettings()
     for field in fields(IndexSettings):
         value = getattr(index, field.name)
-        if field.name in {"upstream", "more_mirrors"} or not value:
+        if field.name in {"upstream", "more_mirrors"} or value == getattr(by_default, field.name):
             continue
         if field.name == "headers":
             shown["headers"] = dict.fromkeys(value, "…")
         elif field.name == "proxy":
-            shown["proxy"] = without_secrets(value)
+            shown["proxy"] = hide_user_info(value)
         else:
-            shown[field.name] = sorted(value) if isinstance(value, frozenset) else value
+            shown[field.name.removesuffix("_seconds")] = sorted(value) if isinstance(value, frozenset) else value
     return {name: str(value) if isinstance(value, Path) else value for name, value in shown.items()}
 
 
@@ -140,7 +143,7 @@ def _text(value: object) -> str:
         return "\n".join(f"{name} = {_text(item)}" for name, item in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_text, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value) or '""'
 
 
 _INDEXES = """# An index of its own, served below /corp/main/. Of its keys only upstream is needed.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from teepi.clients import marks, user_file
 from teepi.clients.address import is_same_server
 from teepi.errors import ConfigError
+from teepi.origins import hide_user_info_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,20 +34,21 @@ class Change:
         """Whether anything changes."""
         return self.text != self.file.text or self.is_to_go
 
-    def apply(self) -> None:
-        """Do it. Raises :class:`ConfigError`."""
+    def apply(self) -> Path | None:
+        """Do it. Return the backup of what was there before, if anything was. Raises :class:`ConfigError`."""
         if self.is_to_go:
             user_file.delete(self.file)
         elif self.is_needed:
-            user_file.write(self.file, self.text)
+            return user_file.write(self.file, self.text, is_ours=marks.has_marks(self.file.text))
+        return None
 
     def diff(self) -> str:
-        """Return what changes, as ``diff -u`` has it, passwords in URLs left out."""
+        """Return what changes, as ``diff -u`` has it, user info in URLs hidden."""
         path = str(self.file.path)
         before, after = ([line.rstrip("\r\n") for line in marks.lines_of(text)] for text in (self.file.text, self.text))
         names = (path if self.file.exists else "/dev/null", "/dev/null" if self.is_to_go else path)
         lines = difflib.unified_diff(before, after, *names, lineterm="")
-        return re.sub(r"//[^@\s/]*@", "//…@", "\n".join(lines))
+        return "\n".join(map(hide_user_info_in, lines))
 
 
 def set_up(client: Client, around: Surroundings, url: str) -> Change:
@@ -92,7 +93,7 @@ def take_back(client: Client, around: Surroundings, url: str) -> Change:
     try:
         text = marks.remove(file.text)
         if not marks.has_marks(file.text) and is_same_server(client.index(text), url):
-            former = f"; {file.backup} has what was there before" if file.backup.exists() else ""
+            former = f"; {file.backups[-1]} has what was there before" if file.backups else ""
             raise ConfigError(
                 f"{file.path} leads to teepi, but not by a line that 'teepi configure' can still tell from its "
                 f"owner's (tools that rewrite the file drop comments): take it out by hand{former}."

@@ -7,6 +7,7 @@ import io
 from dataclasses import dataclass, field
 
 from teepi.clients.marks import Edit, lines_of
+from teepi.origins import hide_user_info_in
 
 
 class _Parser(configparser.RawConfigParser):
@@ -27,7 +28,8 @@ def read(text: str) -> dict[str, dict[str, str]]:
         parser.read_file(io.StringIO(text, newline=None))
         return {name: dict(parser.items(name)) for name in parser.sections()}
     except (configparser.Error, AttributeError) as error:  # a value of an option without "=" goes on: a flaw of 3.11
-        raise ValueError(" ".join(str(error).replace("'<???>', ", "").replace("<???>", "it").split())) from None
+        reason = " ".join(str(error).replace("'<???>', ", "").replace("<???>", "it").split())
+        raise ValueError(hide_user_info_in(reason)) from None  # it quotes lines
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""A text file that belongs to the user: read whole, replaced whole, backed up once."""
+"""A text file that belongs to the user: read whole, replaced whole, backed up; no backup is ever overwritten."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import os
 import secrets
 import stat
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from teepi.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _LARGEST_BYTES: Final = 1 << 20
 _BACKUP: Final = ".before-teepi"
@@ -31,10 +35,33 @@ class UserFile:
         return self.status is not None
 
     @property
-    def backup(self) -> Path:
-        """Where the file is kept as it was before teepi first wrote to it."""
+    def backups(self) -> list[Path]:
+        """What has the file as it was before teepi wrote to it, the oldest first."""
+        return list(takewhile(os.path.lexists, self._backup_names()))
+
+    def keep(self, *, is_ours: bool) -> Path | None:
+        """Return the backup of this file, made unless there is one already; None where there is no file.
+
+        ``is_ours`` says that teepi has written to it: the newest backup is from before that. Raises OSError.
+        """
+        if self.status is None:
+            return None
+        there = self.backups
+        if is_ours and there:
+            return there[-1]
+        for path in there:
+            with contextlib.suppress(ConfigError):
+                if read(path).text == self.text:
+                    return path
+        for path in self._backup_names():
+            with contextlib.suppress(FileExistsError):
+                _create(path, self.text, self.status)
+                return path
+        raise AssertionError("there is always another name")
+
+    def _backup_names(self) -> Iterator[Path]:
         real = _real(self.path)
-        return real.with_name(real.name + _BACKUP)
+        return numbered(real.with_name(real.name + _BACKUP))
 
 
 def read(path: Path) -> UserFile:
@@ -58,10 +85,28 @@ def read(path: Path) -> UserFile:
         raise ConfigError(f"{path}, line {line} is not UTF-8; correct it first, nothing was changed.") from None
 
 
-def write(file: UserFile, text: str) -> None:
-    """Put ``text`` in the place of ``file``, with its owner and permissions, all or nothing; keep a backup once.
+def numbered(path: Path) -> Iterator[Path]:
+    """Yield ``path``, and then ``path.2``, ``path.3`` … without end."""
+    yield path
+    for number in count(2):
+        yield path.with_name(f"{path.name}.{number}")
 
-    Raises :class:`ConfigError` in one sentence, and the file is as it was.
+
+def set_aside(path: Path, suffix: str) -> Path:
+    """Rename ``path`` to the first free name with ``suffix``, and return that. Raises OSError."""
+    for backup in numbered(path.with_name(path.name + suffix)):
+        with contextlib.suppress(FileExistsError):
+            backup.touch(exist_ok=False)  # nobody else takes this name
+            path.replace(backup)
+            return backup
+    raise AssertionError("there is always another name")
+
+
+def write(file: UserFile, text: str, *, is_ours: bool) -> Path | None:
+    """Put ``text`` in the place of ``file``, with its owner and permissions, all or nothing.
+
+    Return its backup (see :meth:`UserFile.keep`). Raises :class:`ConfigError` in one sentence, and the file is as it
+    was.
     """
     real = _real(file.path)
     if file.status is not None and not (os.access(real, os.W_OK) and file.status.st_mode & 0o222):
@@ -69,15 +114,14 @@ def write(file: UserFile, text: str) -> None:
     temporary = real.with_name(f".{real.name}.{secrets.token_hex(4)}")
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
-        if file.status is not None:
-            with contextlib.suppress(FileExistsError):
-                _create(file.backup, file.text, file.status)
+        backup = file.keep(is_ours=is_ours)
         _create(temporary, text, file.status)
         temporary.replace(real)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise ConfigError(f"{file.path} cannot be written ({error.strerror}); nothing was changed.") from None
+    return backup
 
 
 def delete(file: UserFile) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -9,7 +10,7 @@ from teepi.clients.address import is_local, is_same_server
 from teepi.clients.known import Pip, clients
 from teepi.clients.use import use_of
 from teepi.doctor.finding import Finding, Inquiry, State, in_thread
-from teepi.index_settings import without_secrets
+from teepi.origins import hide_user_info
 
 if TYPE_CHECKING:
     from teepi.clients.known import Client, Surroundings
@@ -44,7 +45,7 @@ def _elsewhere(use: Use, server: str) -> Finding:
     if use.index is None:
         where = "" if use.place else ", in the directory of a project"
         return Finding(State.NOTE, use.name, "It does not use teepi", f"To let it: teepi configure {use.name}{where}.")
-    index = without_secrets(use.index)
+    index = hide_user_info(use.index)
     if is_same_server(use.in_file, server):
         said = f"{use.place} is {index} and goes before what its file says, which is teepi"
         return Finding(State.DOUBT, use.name, said, f"Unset {use.place}, here and where it is set.")
@@ -75,6 +76,6 @@ def _pip(client: Pip, use: Use, around: Surroundings) -> list[Finding]:
 
 
 def _more_indexes(name: str, place: str, others: str, remedy: str) -> Finding:
-    shown = ", ".join(map(without_secrets, others.split()))
+    shown = ", ".join(map(hide_user_info, re.split(r"\s+(?=\S+://)", others.strip())))
     said = f"{place} adds {shown}, where anybody's project of the same name can take the place of yours"
     return Finding(State.DOUBT, name, said, f"Make one index of both in teepi.toml (bases), and {remedy}.")

@@ -14,7 +14,7 @@ import aiohttp
 from teepi import __version__
 from teepi.doctor.finding import Finding, Inquiry, State
 from teepi.errors import TeepiError
-from teepi.index_settings import without_secrets
+from teepi.origins import hide_user_info
 from teepi.outbound import Outbound
 from teepi.upstream import PAGE_ACCEPT
 
@@ -81,7 +81,7 @@ async def look_at_upstreams(inquiry: Inquiry) -> list[Finding]:
 
 async def _look_at_upstream(name: str, index: IndexSettings, mirror: str) -> tuple[Finding, float | None]:
     """Ask for one page; return the finding, and by how many seconds this clock is ahead of upstream's, if it says."""
-    what, url = f"upstream {name}", without_secrets(mirror)
+    what, url = f"upstream {name}", hide_user_info(mirror)
     outbound = Outbound(index)
     session = outbound.session(per_host=1)
     limit = aiohttp.ClientTimeout(total=_UPSTREAM_SECONDS)

@@ -52,7 +52,8 @@ class MetadataStore:
         self._root = root
         self.executor = executor
 
-    def _path(self, wheel: FileKey) -> Path:
+    def path(self, wheel: FileKey) -> Path:
+        """Return where what is read out of ``wheel`` lies."""
         slug = wheel.slug
         return self._root / slug.rpartition("-")[2][:2] / slug
 
@@ -61,7 +62,7 @@ class MetadataStore:
 
         Some kilobytes are read and hashed, in less time than a change of threads takes: it may run on the event loop.
         """
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), self._path(wheel).open("rb", 0) as file:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), self.path(wheel).open("rb", 0) as file:
             line, _, content = file.read().partition(b"\n")
             head = json.loads(line)
             if head["wheel"] == wheel.value and head["sha256"] == hashlib.sha256(content).hexdigest():
@@ -73,17 +74,14 @@ class MetadataStore:
 
     def place(self, wheel: FileKey, stored: StoredMetadata) -> InFile:
         """Return where the content of ``stored`` lies, once it is saved."""
-        return InFile(str(self._path(wheel)), len(_first_line(wheel, stored)), len(stored.content))
+        return InFile(str(self.path(wheel)), len(_first_line(wheel, stored)), len(stored.content))
 
     def save(self, wheel: FileKey, stored: StoredMetadata) -> None:
         """Write ``stored``. Raises OSError; what was there before stays then."""
         data = _first_line(wheel, stored) + stored.content
-        self.documents.put(self._path(wheel), data, durable=False)
-
-    def remove(self, wheel: FileKey) -> None:
-        """Delete what was read out of ``wheel``, if there is any. Raises OSError."""
-        self.documents.discard(self._path(wheel))
+        self.documents.put(self.path(wheel), data, durable=False)
 
 
 def _first_line(wheel: FileKey, stored: StoredMetadata) -> bytes:
-    return json.dumps({"wheel": wheel.value, "sha256": stored.sha256}).encode() + b"\n"
+    return json.dumps({"wheel": wheel.value, "sha256": stored.sha256}).encode() + b"
+"

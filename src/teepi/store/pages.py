@@ -78,10 +78,13 @@ class PageStore:
     def _write(self, page: StoredPage) -> None:
         self.documents.put(self._path(page.index, page.project), _encode(page))
 
-    def remove(self, index: str, project: str) -> None:
-        """Delete a page (blocking), if there is one."""
-        with contextlib.suppress(OSError):
+    def remove(self, index: str, project: str) -> bool:
+        """Delete a page (blocking), if there is one; return whether there is none now."""
+        try:
             self.documents.discard(self._path(index, project))
+        except OSError:
+            return False
+        return True
 
     def names(self) -> Iterator[tuple[str, str]]:
         """Yield index and project of every stored page (blocking)."""

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiohttp import web
-from packaging.utils import canonicalize_name
+from packaging.utils import InvalidName, canonicalize_name
 
 from teepi.errors import BadRequest, Forbidden, NotFound, TeepiError
 from teepi.http_semantics import decode_target
@@ -79,7 +79,12 @@ class OperatorHandlers:
 
     async def invalidate(self, request: BaseRequest, name: str) -> web.StreamResponse:  # noqa: ARG002 - a handler
         """``DELETE /cache/{project}``: proxpi forgets the page; here upstream is asked again before it is served."""
-        await self._pages.invalidate(canonicalize_name(name))
+        try:
+            project = canonicalize_name(name, validate=True)
+        except InvalidName:
+            msg = f"{name[:100]!r} is not the name of a project."
+            raise NotFound(msg) from None
+        await self._pages.invalidate(project)
         return web.json_response({"status": "success", "data": None})
 
     async def invalidate_list(self, request: BaseRequest) -> web.StreamResponse:  # noqa: ARG002 - a handler

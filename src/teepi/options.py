@@ -96,6 +96,13 @@ def _directory(value: str | Path) -> Path:
         raise ValueError("that home directory is unknown; write the whole path") from None
 
 
+def _file(value: str | Path) -> Path:
+    try:
+        return _directory(value)
+    except ValueError as error:
+        raise ValueError(str(error).replace("a directory", "a file")) from None
+
+
 def _switch(value: str | bool) -> bool:  # noqa: FBT001 - it parses one
     text = str(value).strip().lower()
     if text not in _TRUE | _FALSE:
@@ -136,6 +143,22 @@ OPTIONS: Final = (
         "127.0.0.1:3141",
         toml=(str, list),
         example='["127.0.0.1:3141"]',
+    ),
+    Option(
+        "tls_cert",
+        _file,
+        "FILE",
+        "PEM file with the certificate, and those between it and its root, for https on all addresses",
+        "none, so http",
+        example='"/etc/teepi/fullchain.pem"',
+    ),
+    Option(
+        "tls_key",
+        _file,
+        "FILE",
+        "PEM file with the certificate's private key, not encrypted",
+        "none, so http",
+        example='"/etc/teepi/privkey.pem"',
     ),
     Option(
         "upstream",

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp.http_parser
 import uvloop
@@ -29,6 +29,7 @@ from teepi.metrics import Metrics
 from teepi.origins import shown
 from teepi.sizes import said
 from teepi.systemd import Notifier, inherited_sockets
+from teepi.tls import Certificate
 from teepi.web import connection
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Server:
         self._operators: connection.Server | None = None
         self._sockets = sockets
         self._listeners: list[asyncio.Server] = []
+        self._certificate: Certificate | None = None
 
     @property
     def services(self) -> Services:
@@ -77,7 +79,10 @@ class Server:
         return self._services
 
     async def start(self) -> None:
-        """Open cache and sockets and answer. Raises :class:`StoreError` or OSError, leaving nothing open."""
+        """Open cache and sockets and answer.
+
+        Raises :class:`StoreError`, :class:`~teepi.errors.ConfigError` or OSError, leaving nothing open.
+        """
         try:
             await self._start()
         except BaseException:
@@ -85,6 +90,9 @@ class Server:
             raise
 
     async def _start(self) -> None:
+        settings = self.live.settings
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            self._certificate = await asyncio.to_thread(Certificate, settings.tls_cert, settings.tls_key)
         services = await assemble(
             self.live, self.limits, self.metrics, self.registry, self._undo, lambda: self.connections
         )
@@ -109,13 +117,26 @@ class Server:
         logging.getLogger().setLevel(self.live.settings.log_level.upper())
         return kept
 
+    async def renew(self) -> None:
+        """Read again what lies in files that stay the same: the certificate. Raises ConfigError, keeping the old."""
+        if self._certificate is not None:
+            await asyncio.to_thread(self._certificate.renew)
+
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
         http = self._http
         if http is None:
             return
+        tls: dict[str, Any] = {}
+        if self._certificate is not None:
+            tls = {
+                "ssl": self._certificate.context,
+                "ssl_handshake_timeout": self.limits.tls_handshake_seconds,
+                # From close() on, what is still to be flushed to a slow client included.
+                "ssl_shutdown_timeout": self.limits.client_idle_seconds,
+            }
         for inherited in self._sockets:
-            self._add_listener(await loop.create_server(http, sock=inherited, backlog=_BACKLOG))
+            self._add_listener(await loop.create_server(http, sock=inherited, backlog=_BACKLOG, **tls))
         for host, port in self.live.settings.listen if not self._sockets else ():
             try:
                 listener = await loop.create_server(
@@ -124,6 +145,7 @@ class Server:
                     port,
                     backlog=_BACKLOG,
                     reuse_address=True,
+                    **tls,
                 )
             except OSError as error:
                 # uvloop's own words repeat the address; a resolver's errors have numbers of their own.
@@ -211,16 +233,25 @@ async def _serve(settings: Settings, reread: Callable[[], Settings]) -> int:
     await starting
     status = f"Serving on {', '.join(_bases(server))}."
 
-    def reload() -> None:
-        notifier.reloading()
-        _reload(server, reread)
-        notifier.ready(status)
+    hangup = asyncio.Event()
 
+    async def reload() -> None:
+        while await hangup.wait():
+            hangup.clear()
+            notifier.reloading()
+            try:
+                await _reload(server, reread)
+            except Exception:
+                log.exception("The settings could not be read again.")
+            notifier.ready(status)
+
+    reloading = asyncio.ensure_future(reload())
     # Before anybody can know that teepi serves: by default the signal ends a process. From a closed terminal it does.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stop if os.isatty(0) else reload)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stop if os.isatty(0) else hangup.set)
     _say_hello(server)
     notifier.ready(status)
     await waiting
+    reloading.cancel()
     drain_seconds = server.live.settings.drain_seconds
     notifier.stopping(
         f"Finishing what clients wait for ({server.connections} connected), for up to {drain_seconds:g} s.",
@@ -240,20 +271,26 @@ async def _serve(settings: Settings, reread: Callable[[], Settings]) -> int:
     return 0
 
 
-def _reload(server: Server, reread: Callable[[], Settings]) -> None:
-    """Read all settings once more; a wrong one changes nothing."""
+async def _reload(server: Server, reread: Callable[[], Settings]) -> None:
+    """Read all settings and the certificate once more; a wrong one changes nothing."""
     try:
         kept = server.reload(reread())
     except TeepiError as error:
         log.error("The settings stay as they were: %s", error.message)  # noqa: TRY400 - one sentence
         return
+    try:
+        await server.renew()
+    except TeepiError as error:
+        log.error("The certificate stays as it was: %s", error.message)  # noqa: TRY400
     log.warning("The settings were read again.")
     if kept:
         log.warning("Only a restart brings a new %s.", ", ".join(kept))
 
 
 def _bases(server: Server) -> list[str]:
-    return [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in server.addresses]
+    scheme = server.live.settings.scheme
+    hosts = ((f"[{host}]" if ":" in host else host, port) for host, port in server.addresses)
+    return [f"{scheme}://{host}:{port}" for host, port in hosts]
 
 
 def _say_hello(server: Server) -> None:
@@ -269,7 +306,7 @@ def _say_hello(server: Server) -> None:
         else f"{name} is made of {', '.join(index.bases)}"
         for name, index in settings.indexes.items()
     ]
-    base = server_url(server.addresses).removesuffix("/")
+    base = server_url(server.addresses, settings.scheme).removesuffix("/")
     lines += [
         f"cache in {settings.cache_dir}, data in {settings.data_dir}",
         _size_line(server),

@@ -18,6 +18,7 @@ from urllib.parse import urljoin, urlsplit
 
 import click
 
+from teepi import tls
 from teepi.cli.console import effective, print_json, settings_options
 from teepi.clients.address import parse_server_url, server_url
 from teepi.errors import BadInput, TeepiError
@@ -51,7 +52,7 @@ _SILENCE_SECONDS: Final = 120.0  # teepi itself gives up earlier; this is for wh
 @click.option("--jobs", type=click.IntRange(1, 64), default=8, metavar="N", help="Files at a time. (default: 8)")
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch nothing.")
 @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
-@settings_options("listen")
+@settings_options("listen", "tls_cert", "tls_key")
 def command(
     names: Sequence[str],
     files: Sequence[str],
@@ -71,13 +72,19 @@ def command(
     """
     if not names and not files:
         raise click.UsageError("Nothing to fetch: give names, or files with -r.")
-    server = parse_server_url(url) if url is not None else server_url(effective(arguments).settings.listen)
+    certificate = None
+    if url is not None:
+        server = parse_server_url(url)
+    else:
+        settings = effective(arguments).settings
+        server, certificate = server_url(settings.listen, settings.scheme), settings.tls_cert
     base = f"{server.rstrip('/')}/{index}/"
-    wanted = _wanted(base, names, files, python, platforms)
+    is_trusted = base.startswith("http://") or certificate is not None
+    wanted = _wanted(base, names, files, python, platforms, is_trusted=is_trusted)
     if dry_run:
         _say_what(wanted, is_json=is_json)
         return 0
-    result = asyncio.run(_fetch_all(base, wanted, jobs, is_quiet=is_json))
+    result = asyncio.run(_fetch_all(base, wanted, jobs, certificate, is_quiet=is_json))
     result.report(is_json=is_json)
     return 1 if result.failures else 0
 
@@ -86,7 +93,13 @@ def command(
 
 
 def _wanted(
-    base: str, names: Sequence[str], files: Sequence[str], python: str | None, platforms: Sequence[str]
+    base: str,
+    names: Sequence[str],
+    files: Sequence[str],
+    python: str | None,
+    platforms: Sequence[str],
+    *,
+    is_trusted: bool,
 ) -> list[Wanted]:
     from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415 - only who fetches needs it
 
@@ -117,20 +130,26 @@ def _wanted(
             msg = f"{name!r} is no requirement ({reason}); write it as pip takes it, or give a file with -r."
             raise BadInput(msg) from None
     if requirements:
-        found = _resolve(base, requirements, python, platforms)
+        found = _resolve(base, requirements, python, platforms, is_trusted=is_trusted)
         wanted |= {(each.filename, each.sha256): each for each in found}
     return list(wanted.values())
 
 
-def _resolve(base: str, requirements: Sequence[str], python: str | None, platforms: Sequence[str]) -> list[Wanted]:
-    """Let pip resolve through teepi. Raises :class:`BadInput` with pip's own last words."""
+def _resolve(
+    base: str, requirements: Sequence[str], python: str | None, platforms: Sequence[str], *, is_trusted: bool
+) -> list[Wanted]:
+    """Let pip resolve through teepi, without a look at its certificate if that ``is_trusted``.
+
+    Raises :class:`BadInput` with pip's own last words.
+    """
     from teepi.wanted import read_report  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory, "report.json")
         line = [sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "--no-input", "install"]
         line += ["--quiet", "--dry-run", "--ignore-installed", "--no-cache-dir", "--report", str(report)]
-        line += ["--index-url", f"{base}+simple/", "--trusted-host", urlsplit(base).netloc.rpartition("@")[2]]
+        line += ["--index-url", f"{base}+simple/"]
+        line += ["--trusted-host", urlsplit(base).netloc.rpartition("@")[2]] if is_trusted else []
         if python is not None or platforms:
             line += ["--only-binary=:all:", "--target", directory]
             line += ["--python-version", python] if python is not None else []
@@ -182,7 +201,9 @@ class _Result:
         )
 
 
-async def _fetch_all(base: str, wanted: Sequence[Wanted], jobs: int, *, is_quiet: bool) -> _Result:
+async def _fetch_all(
+    base: str, wanted: Sequence[Wanted], jobs: int, certificate: Path | None, *, is_quiet: bool
+) -> _Result:
     import aiohttp  # noqa: PLC0415 - a third of a second that --help need not wait
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
@@ -194,7 +215,8 @@ async def _fetch_all(base: str, wanted: Sequence[Wanted], jobs: int, *, is_quiet
     )  # fmt: skip
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_SILENCE_SECONDS)
     # auto_decompress stays on for pages; files are never encoded
-    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=jobs)) as session:
+    trust = True if certificate is None else tls.trusting(certificate)
+    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=jobs, ssl=trust)) as session:
         with progress:
             whole = progress.add_task(f"{len(wanted)} files", total=None)
             one = _Fetching(session, base, result, progress, whole)

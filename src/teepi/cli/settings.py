@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from teepi import config
+from teepi import config, tls
 from teepi.cli.console import PLACES, effective, print_json, settings_options
 from teepi.errors import ConfigError
 from teepi.index_settings import IndexSettings, without_secrets
@@ -75,6 +75,7 @@ def show(*, is_json: bool, **arguments: Any) -> None:  # noqa: ANN401 - one for 
 def check(**arguments: Any) -> None:  # noqa: ANN401 - one for each setting
     """Say what is wrong with the configuration, with file, line, key and reason; exit status 2 if anything is."""
     found = effective(arguments)
+    tls.check(found.settings.tls_cert, found.settings.tls_key)
     print(f"{found.file or 'No configuration file; variables and flags'}: all settings can be used.")
 
 

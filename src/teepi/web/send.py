@@ -95,7 +95,10 @@ class Senders:
         fd: int | None,
     ) -> StreamResponse:
         """Write head and body; by sendfile to ``fd``, a duplicate of the socket, if there is one."""
-        transport.set_write_buffer_limits(high=0)  # "drained" means "empty" now: the body cannot overtake the head
+        if fd is not None:
+            transport.set_write_buffer_limits(high=0)  # "drained" means "empty" now: the body cannot overtake the head
+        else:  # 0 would mean "always full" over TLS, where uvloop never wakes who waits
+            transport.set_write_buffer_limits(high=_BUFFER_HIGH_BYTES, low=_BUFFER_LOW_BYTES)
         writer = await response.prepare(request)
         client = cast("_Client", request.protocol)
         if writer is None:
@@ -216,6 +219,8 @@ class Senders:
             transport.resume_reading()
         if transport.can_write_eof():
             transport.write_eof()
+        else:
+            transport.close()  # TLS: the rest, then close_notify, which tells the client as FIN does
         sock = transport.get_extra_info("socket")
         queued, since = -1, time.monotonic()
         while not client.lost.done():

@@ -80,6 +80,10 @@ class Settings:
     """``debug``, ``info``, ``warning`` or ``error``."""
     log_format: str
     """``text`` or ``json``."""
+    access_log: Path | str | None
+    """Absolute path, or ``-`` for stdout; None for none."""
+    access_log_format: str
+    """``combined`` or ``json``."""
 
     @property
     def scheme(self) -> str:
@@ -147,6 +151,8 @@ def trace(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Effective
         drain_seconds=values.get("drain", 5.0),
         log_level=values.get("log_level", "info"),
         log_format=values.get("log_format", "text"),
+        access_log=values.get("access_log"),
+        access_log_format=values.get("access_log_format", "combined"),
     )
     names = (*(option.name for option in OPTIONS), *indexes)
     return Effective(settings, path, MappingProxyType({name: origins.get(name, BY_DEFAULT) for name in names}))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from teepi import access_log
+from teepi.access_log import STDOUT
 from teepi.index_settings import parse_seconds, parse_upstream
 from teepi.logs import FORMATS
 from teepi.sizes import parse_size
@@ -121,6 +123,20 @@ def _log_format(value: str) -> str:
     name = value.strip().lower()
     if name not in FORMATS:
         raise ValueError(f"write one of {', '.join(FORMATS)}")
+    return name
+
+
+def _access_log(value: str | Path) -> str | Path | None:
+    text = str(value).strip()
+    if text.lower() == "off":
+        return None
+    return STDOUT if text == STDOUT else _file(value)
+
+
+def _access_log_format(value: str) -> str:
+    name = value.strip().lower()
+    if name not in access_log.FORMATS:
+        raise ValueError(f"write one of {', '.join(access_log.FORMATS)}")
     return name
 
 
@@ -294,6 +310,22 @@ OPTIONS: Final = (
         "how log lines are written: text for people, json for programs",
         "text",
         example='"text"',
+    ),
+    Option(
+        "access_log",
+        _access_log,
+        "FILE",
+        "file for a line per answered request, opened anew on SIGHUP; - is stdout",
+        "off",
+        example='"off"',
+    ),
+    Option(
+        "access_log_format",
+        _access_log_format,
+        "FORMAT",
+        "how these lines are written: combined as nginx does, json with duration, request id and what the cache did",
+        "combined",
+        example='"combined"',
     ),
 )
 """Every setting, in the order in which the help shows them."""

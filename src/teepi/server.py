@@ -18,6 +18,7 @@ import aiohttp.http_parser
 import uvloop
 
 from teepi import __version__, logs, operator_channel
+from teepi.access_log import AccessLog
 from teepi.assembly import Services, assemble
 from teepi.clients.address import server_url
 from teepi.download import Registry
@@ -31,6 +32,7 @@ from teepi.sizes import said
 from teepi.systemd import Notifier, inherited_sockets
 from teepi.tls import Certificate
 from teepi.web import connection
+from teepi.web.access import Accesses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,6 +72,8 @@ class Server:
         self._sockets = sockets
         self._listeners: list[asyncio.Server] = []
         self._certificate: Certificate | None = None
+        self.access_log: AccessLog | None = None
+        """Where answered requests are noted; None when that is off."""
 
     @property
     def services(self) -> Services:
@@ -93,6 +97,9 @@ class Server:
         settings = self.live.settings
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._certificate = await asyncio.to_thread(Certificate, settings.tls_cert, settings.tls_key)
+        if settings.access_log is not None:
+            self.access_log = await AccessLog.open(settings.access_log, settings.access_log_format)
+            self._undo.push_async_callback(self.access_log.close)
         services = await assemble(
             self.live, self.limits, self.metrics, self.registry, self._undo, lambda: self.connections
         )
@@ -102,7 +109,8 @@ class Server:
             self.limits,
             max_line_size=_HEAD_BYTES,
             max_field_size=_HEAD_BYTES,
-            access_log=None,
+            access_log=self.access_log,
+            access_log_class=Accesses,
         )
         await self._listen()
         await self._listen_to_operators(services.operator)
@@ -118,7 +126,9 @@ class Server:
         return kept
 
     async def renew(self) -> None:
-        """Read again what lies in files that stay the same: the certificate. Raises ConfigError, keeping the old."""
+        """Open the access log anew and read the certificate anew. Raises ConfigError, keeping the old one."""
+        if self.access_log is not None:
+            self.access_log.reopen()
         if self._certificate is not None:
             await asyncio.to_thread(self._certificate.renew)
 

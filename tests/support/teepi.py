@@ -104,6 +104,8 @@ def settings_for(directory: Path, upstream: str, *, index: Mapping[str, Any] | N
         drain_seconds=5.0,
         log_level="info",
         log_format="text",
+        access_log=None,
+        access_log_format="combined",
     )
     return dataclasses.replace(settings, **changes)
 

@@ -69,6 +69,8 @@ def test_load_nothing_given_uses_defaults(home: dict[str, str], tmp_path: Path) 
         drain_seconds=5.0,
         log_level="info",
         log_format="text",
+        access_log=None,
+        access_log_format="combined",
     )
 
 
@@ -102,6 +104,8 @@ GIVEN: dict[str, tuple[str, str, str, Any]] = {
     "drain": ("0.5", "2", "3", 0.5),
     "log_level": ("DEBUG", "error", '"warning"', "debug"),
     "log_format": ("JSON", "text", '"text"', "json"),
+    "access_log": ("/a.log", "-", '"off"', Path("/a.log")),
+    "access_log_format": ("JSON", "combined", '"combined"', "json"),
 }
 
 

@@ -21,6 +21,7 @@ from teepi.errors import TeepiError
 from teepi.files import Outcome
 from teepi.http_semantics import shown_target
 from teepi.watchdog import WatchedStream
+from teepi.web.answers import SENT
 from teepi.web.sendfile import FileSender, Turns, reset
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class Senders:
             error = await self._write(client, response, opened)
         else:
             error = await self._sendfile(client, transport, opened, fd)
+        request[SENT] = cursor.position - before
         self.metrics.sent_bytes += cursor.position - before
         if opened.outcome is Outcome.HIT:
             self.metrics.cached_bytes += cursor.position - before
@@ -144,6 +146,7 @@ class Senders:
                 left -= min(left, len(data))
         except (TeepiError, TimeoutError, ConnectionError) as error:
             log.info("A range of %s ended short: %s", target, error)
+        request[SENT] = length - left
         self.metrics.sent_bytes += length - left
         self.metrics.passed_bytes += length - left
         if left:

@@ -18,16 +18,13 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from teepi.errors import ConfigError
+from teepi.logs import STDOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
 log = logging.getLogger(__name__)
-
-FORMATS: Final = ("combined", "json")
-STDOUT: Final = "-"
-"""In the place of a path."""
 
 _BATCH: Final = 1000
 _EVERY_SECONDS: Final = 1.0
@@ -66,7 +63,7 @@ class AccessLog:
 
     @classmethod
     async def open(cls, where: Path | str, log_format: str) -> AccessLog:
-        """Open the file ``where``, or :data:`STDOUT`, for lines in one of :data:`FORMATS`. Raises ConfigError."""
+        """Open the file ``where``, or STDOUT, for lines in one of ``logs.ACCESS_FORMATS``. Raises ConfigError."""
         target = _Target(where)
         try:
             await asyncio.to_thread(target.open)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FORMATS: Final = ("text", "json")
+ACCESS_FORMATS: Final = ("combined", "json")
+"""Those of ``access_log``, which takes longer to import than settings may."""
+STDOUT: Final = "-"
+"""In the place of an access log's path."""
 
 current_request: Final = ContextVar("request_id", default="")
 """The id of the request that runs now, empty outside of any."""

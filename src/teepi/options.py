@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from teepi import access_log
-from teepi.access_log import STDOUT
 from teepi.index_settings import parse_seconds, parse_upstream
-from teepi.logs import FORMATS
+from teepi.logs import ACCESS_FORMATS, FORMATS, STDOUT
 from teepi.sizes import parse_size
 
 if TYPE_CHECKING:
@@ -135,8 +133,8 @@ def _access_log(value: str | Path) -> str | Path | None:
 
 def _access_log_format(value: str) -> str:
     name = value.strip().lower()
-    if name not in access_log.FORMATS:
-        raise ValueError(f"write one of {', '.join(access_log.FORMATS)}")
+    if name not in ACCESS_FORMATS:
+        raise ValueError(f"write one of {', '.join(ACCESS_FORMATS)}")
     return name
 
 

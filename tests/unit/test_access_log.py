@@ -16,6 +16,7 @@ import pytest
 from teepi import access_log
 from teepi.access_log import AccessLog
 from teepi.errors import ConfigError
+from teepi.logs import ACCESS_FORMATS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +80,7 @@ async def test_json_line_has_duration_request_id_and_what_the_cache_did(
     }
 
 
-@pytest.mark.parametrize("log_format", access_log.FORMATS)
+@pytest.mark.parametrize("log_format", ACCESS_FORMATS)
 async def test_nothing_in_a_request_begins_a_line_of_its_own_or_ends_a_field(tmp_path: Path, log_format: str) -> None:
     """Every byte there is, and characters that some readers take for the end of a line."""
     evil = "".join(map(chr, range(256))) + '\u2028\u2029\x85\ufeff" 200 5 "-" "x\udcff'

@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 _ACKNOWLEDGED_POLL_SECONDS: Final = 0.2
 _BUFFER_HIGH_BYTES: Final = 1 << 18
 _BUFFER_LOW_BYTES: Final = 1 << 16
+_WRITTEN_BYTES: Final = 1 << 17
+"""A step over TLS: 256 KiB cost half as much CPU again, and a third more memory for each client that does not read."""
 _TIOCOUTQ: Final = getattr(termios, "TIOCOUTQ", None)
 
 
@@ -198,7 +200,7 @@ class Senders:
 
     async def _read(self, body: Readable, cursor: Cursor) -> bytes:
         most = min(body.limit, cursor.stop if cursor.stop is not None else body.limit) - cursor.position
-        most = min(most, self.limits.send_step_bytes)
+        most = min(most, self.limits.send_step_bytes, _WRITTEN_BYTES)
         if body.ring is not None and cursor.position >= body.file_stop:
             return bytes(body.ring.view(cursor.position, most))
         if body.file is None:

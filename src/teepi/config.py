@@ -46,6 +46,10 @@ class Settings:
 
     listen: tuple[tuple[str, int], ...]
     """Host (an IPv6 address without its brackets) and port, 0 for any free one."""
+    tls_cert: Path | None
+    """Absolute; PEM. With :attr:`tls_key`: all addresses speak TLS."""
+    tls_key: Path | None
+    """Absolute; PEM."""
     indexes: Mapping[str, IndexSettings]
     """By ``user/name``; always has :data:`DEFAULT_INDEX_NAME`, first."""
     cache_dir: Path
@@ -76,6 +80,15 @@ class Settings:
     """``debug``, ``info``, ``warning`` or ``error``."""
     log_format: str
     """``text`` or ``json``."""
+    access_log: Path | str | None
+    """Absolute path, or ``-`` for stdout; None for none."""
+    access_log_format: str
+    """``combined`` or ``json``."""
+
+    @property
+    def scheme(self) -> str:
+        """Of the server's URLs."""
+        return "http" if self.tls_cert is None else "https"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +131,11 @@ def trace(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Effective
     default = indexes.get(DEFAULT_INDEX_NAME) or IndexSettings(_default_upstream())
     indexes = with_netrc({DEFAULT_INDEX_NAME: default} | indexes, environ)
     check_bases(indexes)
+    _check_pair(values, origins)
     settings = Settings(
         listen=values.get("listen", (("127.0.0.1", 3141),)),
+        tls_cert=values.get("tls_cert"),
+        tls_key=values.get("tls_key"),
         indexes=MappingProxyType(indexes),
         cache_dir=values.get("cache_dir") or _xdg(environ, "XDG_CACHE_HOME", ".cache", "cache_dir"),
         data_dir=values.get("data_dir") or _xdg(environ, "XDG_DATA_HOME", ".local/share", "data_dir"),
@@ -135,9 +151,19 @@ def trace(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Effective
         drain_seconds=values.get("drain", 5.0),
         log_level=values.get("log_level", "info"),
         log_format=values.get("log_format", "text"),
+        access_log=values.get("access_log"),
+        access_log_format=values.get("access_log_format", "combined"),
     )
     names = (*(option.name for option in OPTIONS), *indexes)
     return Effective(settings, path, MappingProxyType({name: origins.get(name, BY_DEFAULT) for name in names}))
+
+
+def _check_pair(values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+        if one in values and other not in values:
+            raise ConfigError(
+                f"{one} is set ({origins[one]}) and {other} is not: name both PEM files for https, none for http."
+            )
 
 
 def config_file(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Path | None:

@@ -59,6 +59,8 @@ class Limits:
     keepalive_seconds: float = 90.0
     """A connection without a whole request for so long is closed, be it idle or a head that trickles in; installers
     idle up to 75 s between requests."""
+    tls_handshake_seconds: float = 10.0
+    """A TLS handshake that takes longer is given up: until its end a connection costs a descriptor for nothing."""
     fin_wait_seconds: float = 3.0
     """After all bytes of a failed body are acknowledged, so long is waited for the client to close."""
     send_step_bytes: int = 256 * KIB

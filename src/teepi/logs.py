@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FORMATS: Final = ("text", "json")
+ACCESS_FORMATS: Final = ("combined", "json")
+"""Those of ``access_log``, which takes longer to import than settings may."""
+STDOUT: Final = "-"
+"""In the place of an access log's path."""
 
 current_request: Final = ContextVar("request_id", default="")
 """The id of the request that runs now, empty outside of any."""
@@ -34,9 +38,14 @@ _PRIORITIES: Final = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4,
 
 def begin_request(given: str | None) -> str:
     """Let what is logged from here on belong to a new request; return its id: ``given`` if that is sane, else made."""
-    request_id = given if given is not None and _SANE.fullmatch(given) else f"{_PROCESS}-{next(_numbers):x}"
+    request_id = given if given is not None and _SANE.fullmatch(given) else make_request_id()
     current_request.set(request_id)
     return request_id
+
+
+def make_request_id() -> str:
+    """Return the id of one more request."""
+    return f"{_PROCESS}-{next(_numbers):x}"
 
 
 def configure(level: str, log_format: str, environ: Mapping[str, str], stream: TextIO | None = None) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from teepi.index_settings import parse_seconds, parse_upstream
-from teepi.logs import FORMATS
+from teepi.logs import ACCESS_FORMATS, FORMATS, STDOUT
 from teepi.sizes import parse_size
 
 if TYPE_CHECKING:
@@ -96,6 +96,13 @@ def _directory(value: str | Path) -> Path:
         raise ValueError("that home directory is unknown; write the whole path") from None
 
 
+def _file(value: str | Path) -> Path:
+    try:
+        return _directory(value)
+    except ValueError as error:
+        raise ValueError(str(error).replace("a directory", "a file")) from None
+
+
 def _switch(value: str | bool) -> bool:  # noqa: FBT001 - it parses one
     text = str(value).strip().lower()
     if text not in _TRUE | _FALSE:
@@ -114,6 +121,20 @@ def _log_format(value: str) -> str:
     name = value.strip().lower()
     if name not in FORMATS:
         raise ValueError(f"write one of {', '.join(FORMATS)}")
+    return name
+
+
+def _access_log(value: str | Path) -> str | Path | None:
+    text = str(value).strip()
+    if text.lower() == "off":
+        return None
+    return STDOUT if text == STDOUT else _file(value)
+
+
+def _access_log_format(value: str) -> str:
+    name = value.strip().lower()
+    if name not in ACCESS_FORMATS:
+        raise ValueError(f"write one of {', '.join(ACCESS_FORMATS)}")
     return name
 
 
@@ -136,6 +157,22 @@ OPTIONS: Final = (
         "127.0.0.1:3141",
         toml=(str, list),
         example='["127.0.0.1:3141"]',
+    ),
+    Option(
+        "tls_cert",
+        _file,
+        "FILE",
+        "PEM file with the certificate, and those between it and its root, for https on all addresses",
+        "none, so http",
+        example='"/etc/teepi/fullchain.pem"',
+    ),
+    Option(
+        "tls_key",
+        _file,
+        "FILE",
+        "PEM file with the certificate's private key, not encrypted",
+        "none, so http",
+        example='"/etc/teepi/privkey.pem"',
     ),
     Option(
         "upstream",
@@ -271,6 +308,22 @@ OPTIONS: Final = (
         "how log lines are written: text for people, json for programs",
         "text",
         example='"text"',
+    ),
+    Option(
+        "access_log",
+        _access_log,
+        "FILE",
+        "file for a line per answered request, opened anew on SIGHUP; - is stdout",
+        "off",
+        example='"off"',
+    ),
+    Option(
+        "access_log_format",
+        _access_log_format,
+        "FORMAT",
+        "how these lines are written: combined as nginx does, json with duration, request id and what the cache did",
+        "combined",
+        example='"combined"',
     ),
 )
 """Every setting, in the order in which the help shows them."""

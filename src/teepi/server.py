@@ -12,12 +12,13 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp.http_parser
 import uvloop
 
 from teepi import __version__, logs, operator_channel
+from teepi.access_log import AccessLog
 from teepi.assembly import Services, assemble
 from teepi.clients.address import server_url
 from teepi.download import Registry
@@ -29,7 +30,9 @@ from teepi.metrics import Metrics
 from teepi.origins import shown
 from teepi.sizes import said
 from teepi.systemd import Notifier, inherited_sockets
+from teepi.tls import Certificate
 from teepi.web import connection
+from teepi.web.access import Accesses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,6 +71,9 @@ class Server:
         self._operators: connection.Server | None = None
         self._sockets = sockets
         self._listeners: list[asyncio.Server] = []
+        self._certificate: Certificate | None = None
+        self.access_log: AccessLog | None = None
+        """Where answered requests are noted; None when that is off."""
 
     @property
     def services(self) -> Services:
@@ -77,7 +83,10 @@ class Server:
         return self._services
 
     async def start(self) -> None:
-        """Open cache and sockets and answer. Raises :class:`StoreError` or OSError, leaving nothing open."""
+        """Open cache and sockets and answer.
+
+        Raises :class:`StoreError`, :class:`~teepi.errors.ConfigError` or OSError, leaving nothing open.
+        """
         try:
             await self._start()
         except BaseException:
@@ -85,6 +94,12 @@ class Server:
             raise
 
     async def _start(self) -> None:
+        settings = self.live.settings
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            self._certificate = await asyncio.to_thread(Certificate, settings.tls_cert, settings.tls_key)
+        if settings.access_log is not None:
+            self.access_log = await AccessLog.open(settings.access_log, settings.access_log_format)
+            self._undo.push_async_callback(self.access_log.close)
         services = await assemble(
             self.live, self.limits, self.metrics, self.registry, self._undo, lambda: self.connections
         )
@@ -95,8 +110,10 @@ class Server:
             services.hot,
             max_line_size=_HEAD_BYTES,
             max_field_size=_HEAD_BYTES,
-            access_log=None,
+            access_log=self.access_log,
+            access_log_class=Accesses,
         )
+        services.hot.access_log = self.access_log
         await self._listen()
         await self._listen_to_operators(services.operator)
         services.start()
@@ -110,13 +127,28 @@ class Server:
         logging.getLogger().setLevel(self.live.settings.log_level.upper())
         return kept
 
+    async def renew(self) -> None:
+        """Open the access log anew and read the certificate anew. Raises ConfigError, keeping the old one."""
+        if self.access_log is not None:
+            self.access_log.reopen()
+        if self._certificate is not None:
+            await asyncio.to_thread(self._certificate.renew)
+
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
         http = self._http
         if http is None:
             return
+        tls: dict[str, Any] = {}
+        if self._certificate is not None:
+            tls = {
+                "ssl": self._certificate.context,
+                "ssl_handshake_timeout": self.limits.tls_handshake_seconds,
+                # From close() on, what is still to be flushed to a slow client included.
+                "ssl_shutdown_timeout": self.limits.client_idle_seconds,
+            }
         for inherited in self._sockets:
-            self._add_listener(await loop.create_server(http, sock=inherited, backlog=_BACKLOG))
+            self._add_listener(await loop.create_server(http, sock=inherited, backlog=_BACKLOG, **tls))
         for host, port in self.live.settings.listen if not self._sockets else ():
             try:
                 listener = await loop.create_server(
@@ -125,6 +157,7 @@ class Server:
                     port,
                     backlog=_BACKLOG,
                     reuse_address=True,
+                    **tls,
                 )
             except OSError as error:
                 # uvloop's own words repeat the address; a resolver's errors have numbers of their own.
@@ -215,21 +248,11 @@ async def _serve(settings: Settings, reread: Callable[[], Settings]) -> int:
     await starting
     status = f"Serving on {', '.join(_bases(server))}."
 
-    def reload() -> None:
-        notifier.reloading()
-        _reload(server, reread)
-        notifier.ready(status)
-
-    def hang_up() -> None:
-        log.warning("SIGHUP ends teepi, since its standard input is a terminal; started with </dev/null it reloads.")
-        stop()
-
-    # Before anybody can know that teepi serves: by default the signal ends a process. A terminal that is closed sends
-    # it, too, and is not to leave a teepi behind.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up if os.isatty(0) else reload)
+    reloading = _reload_at_sighup(server, reread, notifier, status, stop)
     _say_hello(server)
     notifier.ready(status)
     await waiting
+    reloading.cancel()
     drain_seconds = server.live.settings.drain_seconds
     notifier.stopping(
         f"Finishing what clients wait for ({server.connections} connected), for up to {drain_seconds:g} s.",
@@ -249,20 +272,53 @@ async def _serve(settings: Settings, reread: Callable[[], Settings]) -> int:
     return 0
 
 
-def _reload(server: Server, reread: Callable[[], Settings]) -> None:
-    """Read all settings once more; a wrong one changes nothing."""
+def _reload_at_sighup(
+    server: Server, reread: Callable[[], Settings], notifier: Notifier, status: str, stop: Callable[[], None]
+) -> asyncio.Future[None]:
+    """Take SIGHUP over, which ends a process by default; return what reads the settings again each time.
+
+    A terminal that is closed sends it, too, and is not to leave a teepi behind: then it is as SIGTERM.
+    """
+    hangup = asyncio.Event()
+
+    def hang_up() -> None:
+        log.warning("SIGHUP ends teepi, since its standard input is a terminal; started with </dev/null it reloads.")
+        stop()
+
+    async def reload() -> None:
+        while await hangup.wait():
+            hangup.clear()
+            notifier.reloading()
+            try:
+                await _reload(server, reread)
+            except Exception:
+                log.exception("The settings could not be read again.")
+            notifier.ready(status)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up if os.isatty(0) else hangup.set)
+    return asyncio.ensure_future(reload())
+
+
+async def _reload(server: Server, reread: Callable[[], Settings]) -> None:
+    """Read all settings and the certificate once more; a wrong one changes nothing."""
     try:
         kept = server.reload(reread())
     except TeepiError as error:
         log.error("The settings stay as they were: %s", error.message)  # noqa: TRY400 - one sentence
         return
+    try:
+        await server.renew()
+    except TeepiError as error:
+        log.error("The certificate stays as it was: %s", error.message)  # noqa: TRY400
     log.warning("The settings were read again.")
     if kept:
         log.warning("Only a restart brings a new %s.", ", ".join(kept))
 
 
 def _bases(server: Server) -> list[str]:
-    return [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in server.addresses]
+    scheme = server.live.settings.scheme
+    hosts = ((f"[{host}]" if ":" in host else host, port) for host, port in server.addresses)
+    return [f"{scheme}://{host}:{port}" for host, port in hosts]
 
 
 def _say_hello(server: Server) -> None:
@@ -278,7 +334,7 @@ def _say_hello(server: Server) -> None:
         else f"{name} is made of {', '.join(index.bases)}"
         for name, index in settings.indexes.items()
     ]
-    base = server_url(server.addresses).removesuffix("/")
+    base = server_url(server.addresses, settings.scheme).removesuffix("/")
     lines += [
         f"cache in {settings.cache_dir}, data in {settings.data_dir}",
         _size_line(server),

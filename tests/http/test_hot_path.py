@@ -249,6 +249,31 @@ async def test_hot_answers_are_counted_as_ordinary_ones(upstream: Upstream, make
             assert grown[0] == grown[1], (target, headers)
 
 
+async def test_hot_answers_are_logged_as_ordinary_ones(
+    upstream: Upstream, make_teepi: MakeTeepi, tmp_path: Path
+) -> None:
+    """Whichever path answers, the line is the same but for its time and the request's id."""
+    publish(upstream)
+    path = tmp_path / "access.log"
+    teepi = await make_teepi(LIMITS, access_log=path, access_log_format="json")
+    targets = await targets_of(teepi)
+    etag = (await warm(teepi, PAGE)).headers["etag"]
+    headers = {"User-Agent": "x" * 400}
+    cases = [(targets[name], headers) for name in ("page", "small", "read out")]
+    cases.append((PAGE, headers | {"If-None-Match": etag}))
+    for target, asked in cases:
+        await warm(teepi, target, asked)
+        await fetch(teepi.address, target, asked | {"X-Ordinary": "1"})
+    await teepi.stop()
+    lines = [json.loads(line) for line in path.read_text("ascii").splitlines()]
+    varying = {"time", "request_id", "duration_ms"}
+    told = [{name: value for name, value in line.items() if name not in varying} for line in lines]
+    for target, asked in cases:
+        status = 304 if "If-None-Match" in asked else 200
+        hot, plain = [line for line in told if line["target"] == target and line["status"] == status][-2:]
+        assert hot == plain
+
+
 # -- order and framing -------------------------------------------------------------------------------
 
 

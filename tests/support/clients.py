@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+T = TypeVar("T")
 End = Literal["fin", "rst"]
 
 
@@ -213,6 +215,70 @@ class RawClient:
         data = bytes(self._buffer[:count])
         del self._buffer[:count]
         return data
+
+
+class TlsClient(RawClient):
+    """The same over TLS; here ``fin`` is close_notify, and a connection that ends without it is cut off: ``rst``."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """See :class:`RawClient`; use :meth:`connect_tls`."""
+        super().__init__(sock)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(self._incoming, self._outgoing, server_hostname="-")
+        """The connection as OpenSSL has it."""
+
+    @classmethod
+    async def connect_tls(
+        cls, address: tuple[str, int], trust: ssl.SSLContext, *, receive_buffer_bytes: int | None = None
+    ) -> Self:
+        """Connect and shake hands; the certificate has to be one for the address."""
+        client = await cls.connect(address, receive_buffer_bytes=receive_buffer_bytes)
+        try:
+            await client.shake_hands(trust, address[0])
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    async def shake_hands(self, trust: ssl.SSLContext, host: str) -> None:
+        """Begin TLS with the server ``host``."""
+        self.tls = trust.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        await self._step(self.tls.do_handshake)
+
+    @property
+    def certificate(self) -> bytes:
+        """What the server showed, in DER form."""
+        shown = self.tls.getpeercert(binary_form=True)
+        assert shown is not None
+        return shown
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send anything."""
+        await self._step(lambda: self.tls.write(data))
+
+    async def _more(self) -> None:
+        try:
+            data = await self._step(lambda: self.tls.read(256 * 1024))
+        except (ssl.SSLError, ConnectionResetError):
+            raise ConnectionEnd("rst", self._take(len(self._buffer))) from None
+        if not data:
+            raise ConnectionEnd("fin", self._take(len(self._buffer)))
+        self._buffer += data
+
+    async def _step(self, step: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                done = step()
+            except ssl.SSLWantReadError:
+                await loop.sock_sendall(self._socket, self._outgoing.read())
+                if data := await loop.sock_recv(self._socket, 256 * 1024):
+                    self._incoming.write(data)
+                else:
+                    self._incoming.write_eof()
+            else:
+                await loop.sock_sendall(self._socket, self._outgoing.read())
+                return done
 
 
 async def fetch(

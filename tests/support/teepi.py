@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _START_SECONDS = 20
 _STOP_SECONDS = 20
-_LISTENS = re.compile(r"teepi \S+ listens on http://(?:127\.0\.0\.1|0\.0\.0\.0|localhost):(\d+)")
+_LISTENS = re.compile(r"teepi \S+ listens on https?://(?:127\.0\.0\.1|0\.0\.0\.0|localhost):(\d+)")
 
 
 def scaled(limits: Limits, divisor: float) -> Limits:
@@ -87,6 +87,8 @@ def settings_for(directory: Path, upstream: str, *, index: Mapping[str, Any] | N
     """
     settings = Settings(
         listen=(("127.0.0.1", 0),),
+        tls_cert=None,
+        tls_key=None,
         indexes={"root/pypi": IndexSettings(**({"upstream": upstream} | dict(index or {})))},
         cache_dir=directory / "cache",
         data_dir=directory / "data",
@@ -102,6 +104,8 @@ def settings_for(directory: Path, upstream: str, *, index: Mapping[str, Any] | N
         drain_seconds=5.0,
         log_level="info",
         log_format="text",
+        access_log=None,
+        access_log_format="combined",
     )
     return dataclasses.replace(settings, **changes)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from teepi import cli, config
+from tests.support.certificates import make_pair
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +40,8 @@ def test_config_init_examples_can_all_be_used(home: Path) -> None:
     text = cli_output_of_init(home)
     settings = "\n".join(re.findall(r"^# (\w+ = .*)", text.partition("# An index of its own")[0], re.MULTILINE))
     assert len(tomllib.loads(settings)) == len(config.OPTIONS)
-    (home / "all.toml").write_text(settings, encoding="utf-8")
+    make_pair(home / "tls")
+    (home / "all.toml").write_text(settings.replace("/etc/teepi/", f"{home}/tls/"), encoding="utf-8")
     assert cli.main(["config", "check", "--config", str(home / "all.toml")]) == 0
 
 

@@ -52,6 +52,8 @@ def test_load_nothing_given_uses_defaults(home: dict[str, str], tmp_path: Path) 
     parts = urlsplit(DEFAULT_INDEX)
     assert config.load({}, home) == Settings(
         listen=(("127.0.0.1", 3141),),
+        tls_cert=None,
+        tls_key=None,
         indexes={"root/pypi": IndexSettings(f"{parts.scheme}://{parts.netloc}/simple/")},
         cache_dir=tmp_path / ".cache" / "teepi",
         data_dir=tmp_path / ".local" / "share" / "teepi",
@@ -67,6 +69,8 @@ def test_load_nothing_given_uses_defaults(home: dict[str, str], tmp_path: Path) 
         drain_seconds=5.0,
         log_level="info",
         log_format="text",
+        access_log=None,
+        access_log_format="combined",
     )
 
 
@@ -83,6 +87,8 @@ def test_load_upstream_given_does_not_look_for_the_default(
 GIVEN: dict[str, tuple[str, str, str, Any]] = {
     # name: text for flag and variable, other text, TOML, the value of the first
     "listen": ("[::1]:80", "localhost:1", '["10.0.0.1:2"]', (("::1", 80),)),
+    "tls_cert": ("/a.pem", "/b.pem", '"/c.pem"', Path("/a.pem")),
+    "tls_key": ("/a.pem", "/b.pem", '"/c.pem"', Path("/a.pem")),
     "upstream": ("http://a.example/x", "http://b.example/", '"http://c.example/"', "http://a.example/x/"),
     "cache_dir": ("/a/cache", "/b", '"/c"', Path("/a/cache")),
     "data_dir": ("/a/data", "/b", '"/c"', Path("/a/data")),
@@ -98,6 +104,8 @@ GIVEN: dict[str, tuple[str, str, str, Any]] = {
     "drain": ("0.5", "2", "3", 0.5),
     "log_level": ("DEBUG", "error", '"warning"', "debug"),
     "log_format": ("JSON", "text", '"text"', "json"),
+    "access_log": ("/a.log", "-", '"off"', Path("/a.log")),
+    "access_log_format": ("JSON", "combined", '"combined"', "json"),
 }
 
 
@@ -123,7 +131,8 @@ def test_load_option_in_all_places_takes_flag_then_variable_then_file(
             return settings.indexes["root/pypi"].upstream
         return getattr(settings, next(field.name for field in fields(settings) if field.name.startswith(option.name)))
 
-    file = toml(f"{option.name} = {in_file}")
+    with_it = {"tls_cert": 'tls_key = "/k.pem"', "tls_key": 'tls_cert = "/c.pem"'}
+    file = toml(f"{option.name} = {in_file}\n{with_it.get(option.name, '')}")
     from_file, from_variable = loaded(file, {}), loaded(file, {option.variable: other})
     assert from_file != value
     assert loaded(file, {option.variable: text}) == value
@@ -271,7 +280,7 @@ def test_load_unknown_variable_is_refused_with_the_nearest(home: dict[str, str],
     [
         ("page-ttl = 3", "line 1: page-ttl is no key of teepi; write 'page_ttl'"),
         ("[indexes.x]", "line 1: indexes is no section of teepi; write 'index'"),
-        ("zzz = 1", "write one of listen, upstream,"),
+        ("zzz = 1", "write one of listen, tls_cert,"),
         ("config = 'x'", "line 1: config is no key of teepi"),
         ("page_ttl = '3'", "page_ttl = '3' has the wrong type; write a whole number or a number"),
         ("page_ttl = true", "has the wrong type"),

@@ -32,7 +32,7 @@ _NAMES = ("pip", "uv", "poetry", "pipenv", "pdm")
 @click.option("--url", metavar="URL", help="Address of teepi. (default: where the settings let it listen)")
 @click.option("--index", metavar="USER/NAME", default=DEFAULT_INDEX_NAME, show_default=True, help="Index to use.")
 @click.option("--json", "is_json", is_flag=True, help="Print the list as JSON.")
-@settings_options("listen")
+@settings_options("listen", "tls_cert", "tls_key")
 def command(
     names: Sequence[str],
     *,
@@ -44,9 +44,12 @@ def command(
     **arguments: Any,  # noqa: ANN401 - one for each setting
 ) -> int:
     """Set clients up to use this teepi, touching only its own lines of their settings."""
-    wanted = index_url(
-        parse_server_url(url) if url is not None else server_url(effective(arguments).settings.listen), index
-    )
+    if url is None:
+        settings = effective(arguments).settings
+        server = server_url(settings.listen, settings.scheme)
+    else:
+        server = parse_server_url(url)
+    wanted = index_url(server, index)
     around = Surroundings(os.environ, Path.cwd())
     known = clients(around)
     if not names:

@@ -34,16 +34,18 @@ def command(*, url: str | None, is_json: bool, **arguments: Any) -> int:  # noqa
 
     from teepi.doctor import Finding, Inquiry, State, examine  # noqa: PLC0415
 
-    settings, found = None, []
+    settings, certificate, found = None, None, []
     try:
         trace = effective(arguments)
         settings = trace.settings
-        server = server or server_url(settings.listen)
+        certificate = settings.tls_cert if server is None else None
+        server = server or server_url(settings.listen, settings.scheme)
         found.append(Finding(State.WELL, "config", f"{trace.file or 'No file, variables and flags'} can be used"))
     except ConfigError as error:
         remedy = "Correct that; upstream and disk were not looked at." if settings is None else ""
         found.append(Finding(State.BAD, "config", error.message.rstrip("."), remedy))
-    found += asyncio.run(examine(Inquiry(settings, server or _BY_DEFAULT, Surroundings(os.environ, Path.cwd()))))
+    inquiry = Inquiry(settings, server or _BY_DEFAULT, Surroundings(os.environ, Path.cwd()), certificate)
+    found += asyncio.run(examine(inquiry))
     if is_json:
         print_json([{"what": one.what, "state": one.state, "said": one.said, "remedy": one.remedy} for one in found])
     else:

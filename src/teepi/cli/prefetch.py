@@ -21,6 +21,7 @@ from urllib.parse import urljoin, urlsplit
 
 import click
 
+from teepi import tls
 from teepi.cli.console import effective, print_json, settings_options
 from teepi.clients.address import index_url, parse_server_url, server_url
 from teepi.errors import BadInput, TeepiError
@@ -28,6 +29,7 @@ from teepi.origins import hide_user_info_in
 from teepi.sizes import counted
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Sequence
 
     import aiohttp
@@ -59,7 +61,7 @@ _SILENCE_SECONDS: Final = 120.0  # teepi itself gives up earlier; this is for wh
 @click.option("--jobs", type=click.IntRange(1, 64), default=8, metavar="N", help="Files at a time. (default: 8)")
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch nothing.")
 @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
-@settings_options("listen")
+@settings_options("listen", "tls_cert", "tls_key")
 def command(
     names: Sequence[str],
     files: Sequence[str],
@@ -79,13 +81,18 @@ def command(
     """
     if not names and not files:
         raise click.UsageError("Nothing to fetch: give names, or files with -r.")
-    server = parse_server_url(url) if url is not None else server_url(effective(arguments).settings.listen)
-    base = index_url(server, index).removesuffix("+simple/")
-    wanted = _wanted(base, names, files, python, platforms)
+    certificate = None
+    if url is not None:
+        server = parse_server_url(url)
+    else:
+        settings = effective(arguments).settings
+        server, certificate = server_url(settings.listen, settings.scheme), settings.tls_cert
+    there = _Index(index_url(server, index).removesuffix("+simple/"), certificate)
+    wanted = _wanted(there, names, files, python, platforms)
     if dry_run:
         _say_what(wanted, is_json=is_json)
         return 0
-    result = asyncio.run(_fetch_all(base, wanted, jobs, is_quiet=is_json))
+    result = asyncio.run(_fetch_all(there, wanted, jobs, is_quiet=is_json))
     result.report(is_json=is_json)
     return 1 if result.failures else 0
 
@@ -93,8 +100,27 @@ def command(
 # What to fetch --------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """An index of a teepi."""
+
+    base: str
+    """Its URL, ``/`` at its end."""
+    certificate: Path | None
+    """The teepi's own, where it is known."""
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether pip need not look at the certificate: there is none, or it was looked at before."""
+        return self.certificate is not None or self.base.startswith("http://")
+
+    def trust(self) -> ssl.SSLContext | bool:
+        """Return what aiohttp trusts there."""
+        return True if self.certificate is None else tls.trusting(self.certificate)
+
+
 def _wanted(
-    base: str, names: Sequence[str], files: Sequence[str], python: str | None, platforms: Sequence[str]
+    there: _Index, names: Sequence[str], files: Sequence[str], python: str | None, platforms: Sequence[str]
 ) -> list[Wanted]:
     from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415 - only who fetches needs it
     from packaging.utils import canonicalize_name  # noqa: PLC0415
@@ -133,8 +159,8 @@ def _wanted(
             raise BadInput(msg)
         requirements.append(str(requirement))  # no flag for pip
     if requirements:
-        asyncio.run(_check_index(base))
-        found = _resolve(base, requirements, python, platforms)
+        asyncio.run(_check_index(there))
+        found = _resolve(there, requirements, python, platforms)
         wanted |= {(each.filename, each.sha256): each for each in found}
     return list(wanted.values())
 
@@ -151,16 +177,20 @@ def _check_text(path: Path) -> None:
             raise BadInput(msg) from None
 
 
-async def _check_index(base: str) -> None:
-    """Raise :class:`BadInput` when no teepi or no such index is at ``base``: pip would say that it has no file."""
+async def _check_index(there: _Index) -> None:
+    """Raise :class:`BadInput` when no teepi or no such index is there: pip would say that it has no file."""
     import aiohttp  # noqa: PLC0415
 
     from teepi.response import reason  # noqa: PLC0415
 
+    base = there.base
     server = base.removesuffix("/").rpartition("/")[0].rpartition("/")[0] + "/"
     timeout = aiohttp.ClientTimeout(total=_LOOK_SECONDS)
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(f"{base}+simple/-/") as answer:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(f"{base}+simple/-/", ssl=there.trust()) as answer,
+        ):
             said = (await answer.read())[:2000].decode(errors="replace").strip()
     except (aiohttp.ClientError, TimeoutError) as error:
         number = getattr(getattr(error, "os_error", None), "errno", None) or 0  # a resolver's are below 0
@@ -181,15 +211,17 @@ def _environment(host: str) -> dict[str, str]:
     return {**os.environ, "no_proxy": others if others.strip() == "*" else f"{others},{host}".strip(",")}
 
 
-def _resolve(base: str, requirements: Sequence[str], python: str | None, platforms: Sequence[str]) -> list[Wanted]:
+def _resolve(there: _Index, requirements: Sequence[str], python: str | None, platforms: Sequence[str]) -> list[Wanted]:
     """Let pip resolve through teepi. Raises :class:`BadInput` with pip's own last words."""
+    base = there.base
     from teepi.wanted import read_report  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory, "report.json")
         line = [sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "--no-input", "install"]
         line += ["--quiet", "--dry-run", "--ignore-installed", "--no-cache-dir", "--report", str(report)]
-        line += ["--index-url", f"{base}+simple/", "--trusted-host", urlsplit(base).netloc.rpartition("@")[2]]
+        line += ["--index-url", f"{base}+simple/"]
+        line += ["--trusted-host", urlsplit(base).netloc.rpartition("@")[2]] if there.is_trusted else []
         if python is not None or platforms:
             line += ["--only-binary=:all:", "--target", directory]
             line += ["--python-version", python] if python is not None else []
@@ -246,7 +278,7 @@ class _Result:
         )
 
 
-async def _fetch_all(base: str, wanted: Sequence[Wanted], jobs: int, *, is_quiet: bool) -> _Result:
+async def _fetch_all(there: _Index, wanted: Sequence[Wanted], jobs: int, *, is_quiet: bool) -> _Result:
     import aiohttp  # noqa: PLC0415 - a third of a second that --help need not wait
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
@@ -258,10 +290,11 @@ async def _fetch_all(base: str, wanted: Sequence[Wanted], jobs: int, *, is_quiet
     )  # fmt: skip
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_SILENCE_SECONDS)
     # auto_decompress stays on for pages; files are never encoded
-    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=jobs)) as session:
+    connector = aiohttp.TCPConnector(limit=jobs, ssl=there.trust())
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         with progress:
             whole = progress.add_task(f"{len(wanted)} files", total=None)
-            one = _Fetching(session, base, result, progress, whole)
+            one = _Fetching(session, there.base, result, progress, whole)
             waiting = iter(wanted)
 
             async def work() -> None:

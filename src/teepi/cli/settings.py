@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from teepi import config
+from teepi import config, tls
 from teepi.cli.console import PLACES, effective, print_json, settings_options
 from teepi.clients.user_file import set_aside
 from teepi.errors import ConfigError
@@ -77,6 +77,7 @@ def show(*, is_json: bool, **arguments: Any) -> None:  # noqa: ANN401 - one for 
 def check(**arguments: Any) -> None:  # noqa: ANN401 - one for each setting
     """Say what is wrong with the configuration, with file, line, key and reason; exit status 2 if anything is."""
     found = effective(arguments)
+    tls.check(found.settings.tls_cert, found.settings.tls_key)
     print(f"{found.file or 'No configuration file; variables and flags'}: all settings can be used.")
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _INDEX: Final = re.compile(r"[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._-]*")
 
 
-def server_url(listen: Sequence[tuple[str, int]]) -> str:
+def server_url(listen: Sequence[tuple[str, int]], scheme: str) -> str:
     """Return the URL of the first address of ``listen`` for clients on this machine, ``/`` at its end.
 
     Raises :class:`ConfigError` when the port is any free one.
@@ -28,10 +28,10 @@ def server_url(listen: Sequence[tuple[str, int]]) -> str:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return f"http://{host}:{port}/"
+        return f"{scheme}://{host}:{port}/"
     if address.is_unspecified:  # all interfaces: loopback is one of them
         address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")  # noqa: PLR2004 - IPv4
-    return f"http://[{address}]:{port}/" if ":" in str(address) else f"http://{address}:{port}/"
+    return f"{scheme}://[{address}]:{port}/" if ":" in str(address) else f"{scheme}://{address}:{port}/"
 
 
 def parse_server_url(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from teepi.clients.known import Surroundings
     from teepi.config import Settings
@@ -49,6 +50,8 @@ class Inquiry:
     """URL of teepi, ``/`` at its end."""
     around: Surroundings
     """Of clients."""
+    certificate: Path | None = None
+    """By which the server is known when it is the one of the settings; None: by the system's authorities."""
 
 
 async def in_thread(work: Callable[[], list[Finding]]) -> list[Finding]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
-from teepi import __version__
+from teepi import __version__, tls
 from teepi.doctor.finding import Finding, Inquiry, State
 from teepi.errors import TeepiError
 from teepi.origins import hide_user_info
@@ -37,14 +37,28 @@ _FIRST_ERROR: Final = 400
 async def look_at_server(inquiry: Inquiry) -> list[Finding]:
     """Whether this very teepi answers there."""
     url = inquiry.server
+    try:
+        trust = True if inquiry.certificate is None else await asyncio.to_thread(tls.trusting, inquiry.certificate)
+    except TeepiError as error:
+        return [Finding(State.BAD, "server", error.message.rstrip("."), "Correct it; the server was not asked.")]
     began = time.monotonic()
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SERVER_SECONDS), trust_env=False) as session,
-            session.get(url + "+status", allow_redirects=False) as response,
+            session.get(url + "+status", allow_redirects=False, ssl=trust) as response,
         ):
             status = await response.json(content_type=None)
             version = str(status["version"])
+    except aiohttp.ClientSSLError as error:
+        said = f"The certificate at {url} is not trusted ({_reason(error)})"
+        if inquiry.certificate is not None:
+            said = f"What answers at {url} does not show the certificate {inquiry.certificate} ({_reason(error)})"
+            remedy = "After a renewal let teepi read it: SIGHUP, or systemctl reload."
+        else:
+            remedy = (
+                "Name the address that stands in the certificate with --url, or let SSL_CERT_FILE name its authority."
+            )
+        return [Finding(State.BAD, "server", said, remedy)]
     except (aiohttp.ClientConnectionError, TimeoutError) as error:
         said = f"Nothing answers at {url} ({_reason(error)})"
         return [Finding(State.BAD, "server", said, "Start it with 'teepi serve', or name its address with --url.")]

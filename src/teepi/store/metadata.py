@@ -83,5 +83,4 @@ class MetadataStore:
 
 
 def _first_line(wheel: FileKey, stored: StoredMetadata) -> bytes:
-    return json.dumps({"wheel": wheel.value, "sha256": stored.sha256}).encode() + b"
-"
+    return json.dumps({"wheel": wheel.value, "sha256": stored.sha256}).encode() + b"\n"

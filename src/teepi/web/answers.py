@@ -23,6 +23,9 @@ _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?:
 KIND: Final = web.RequestKey("kind", str)
 """What is asked for, as the metrics have it: set by the handlers of ``page``, ``list``, ``legacy``, ``file`` …"""
 
+SENT: Final = web.RequestKey("sent", int)
+"""Bytes of the body that were sent, for the access log: set by who sends it piece by piece."""
+
 
 def plain(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Answer sentences for people."""

@@ -11,14 +11,15 @@ import os
 import re
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiohttp import HttpVersion11, web
 from aiohttp.helpers import rfc822_formatted_time
 
 from teepi.codings import choose_coding
 from teepi.hot_entries import Answer, Head, InFile
-from teepi.http_semantics import choose_page_format, wants_fresh
+from teepi.http_semantics import choose_page_format, shown_target, wants_fresh
+from teepi.logs import make_request_id
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from aiohttp.web_request import BaseRequest
 
+    from teepi.access_log import AccessLog
     from teepi.codings import Coding
     from teepi.hot_entries import Entry, HotEntries
     from teepi.http_semantics import PageFormat
@@ -51,8 +53,17 @@ def wish_key(form: PageFormat, coding: Coding) -> str:
     return f"{form.name}+{coding.name}"
 
 
-def read_wish(block: bytes) -> str | None:
-    """Return the :func:`wish_key` that the header lines of a GET ask for; None when the ordinary path must read them.
+class Wish(NamedTuple):
+    """What the header lines of a GET ask for."""
+
+    key: str
+    """As :func:`wish_key` gives it."""
+    agent: str
+    """User-Agent."""
+
+
+def read_wish(block: bytes) -> Wish | None:
+    """Return what the header lines of a GET ask for; None when the ordinary path must read them.
 
     ``block`` ends with the empty line. Allowed are, once each and in plain writing: Host, User-Agent, Accept,
     Accept-Encoding, ``Connection: keep-alive`` and a Cache-Control that does not ask for a fresh answer.
@@ -66,13 +77,13 @@ def read_wish(block: bytes) -> str | None:
             return None
         fields[match[1].lower()] = match[2]
     host, accept, encoding = fields.pop("host", ""), fields.pop("accept", None), fields.pop("accept-encoding", None)
-    fields.pop("user-agent", None)
+    agent = fields.pop("user-agent", "")
     if fields.pop("connection", "keep-alive").lower() != "keep-alive" or not _HOST.fullmatch(host):
         return None
     if wants_fresh(fields.pop("cache-control", None)) or fields:
         return None
     form = choose_page_format(accept)
-    return None if form is None else wish_key(form, choose_coding(encoding))
+    return None if form is None else Wish(wish_key(form, choose_coding(encoding)), agent)
 
 
 class HotPath:
@@ -83,7 +94,8 @@ class HotPath:
         self.entries = entries
         self._by_target = entries.by_target
         self._metrics = metrics
-        self._wishes: dict[bytes, str | None] = {}
+        self.access_log: AccessLog | None = None
+        self._wishes: dict[bytes, Wish] = {}
         self._second = -1
         self._date = b""
 
@@ -92,7 +104,7 @@ class HotPath:
         found = self._find(data)
         if found is None or transport.get_write_buffer_size() > _WRITE_BUFFER_BYTES:
             return False
-        entry, answer, condition = found
+        entry, answer, wish, condition = found
         is_whole = condition is None
         head: Head | None
         body: bytes | None
@@ -112,10 +124,15 @@ class HotPath:
         else:
             transport.writelines((b"".join((head.before, self._date, head.behind)), body))
         self._count(entry, len(body), is_whole=is_whole)
+        if self.access_log is not None:
+            line = f"GET {shown_target(data[4 : data.find(b' HTTP/1.1')].decode('ascii'))} HTTP/1.1"
+            client = (transport.get_extra_info("peername") or ("",))[0]
+            status, request_id = 200 if is_whole else 304, make_request_id()
+            self.access_log.note(client, line, status, len(body), "", wish.agent[:300], 0.0, request_id, "hit")
         return True
 
-    def _find(self, data: bytes) -> tuple[Entry, Answer, bytes | None] | None:
-        """Return what answers one GET head, with the value of its If-None-Match; None when nothing may."""
+    def _find(self, data: bytes) -> tuple[Entry, Answer, Wish, bytes | None] | None:
+        """Return what answers one GET head, with its wish and the value of If-None-Match; None when nothing may."""
         end = data.find(b"\r\n")
         if data[:4] != b"GET " or data[end - 9 : end] != b" HTTP/1.1":
             return None
@@ -128,8 +145,10 @@ class HotPath:
         if wish is None:
             block, condition = _without_condition(block)
             wish = self._wishes.get(block) or self._read(block)
-        answer = None if wish is None else entry.answers.get(wish if entry.kind == "page" else "")
-        return None if answer is None else (entry, answer, condition)
+        if wish is None:
+            return None
+        answer = entry.answers.get(wish.key if entry.kind == "page" else "")
+        return None if answer is None else (entry, answer, wish, condition)
 
     def _count(self, entry: Entry, size: int, *, is_whole: bool) -> None:
         """Count as the ordinary path does."""
@@ -144,7 +163,7 @@ class HotPath:
             metrics.cached_bytes += size
         metrics.count_request(entry.kind, "hit", 200 if is_whole else 304)
 
-    def _read(self, block: bytes) -> str | None:
+    def _read(self, block: bytes) -> Wish | None:
         """Read header lines as :func:`read_wish` does; of those that were allowed the result is remembered."""
         wish = read_wish(block)
         if wish is not None:

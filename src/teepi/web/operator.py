@@ -97,12 +97,13 @@ async def _stream(events: Events, request: BaseRequest, response: web.StreamResp
     async with aclosing(events) as running:
         first = await anext(running)  # what is wrong from the beginning gets its own status
         await response.prepare(request)
-        await response.write(_line(first))
+        request[answers.SENT] = 0
+        await _write(request, response, first)
         try:
             async for event in running:
-                await response.write(_line(event))
+                await _write(request, response, event)
         except TeepiError as error:
-            await response.write(_line({"error": error.message}))
+            await _write(request, response, {"error": error.message})
     await response.write_eof()
 
 
@@ -119,5 +120,7 @@ async def _arguments(request: BaseRequest) -> dict[str, Any]:
     return found
 
 
-def _line(event: dict[str, Any]) -> bytes:
-    return json.dumps(event).encode() + b"\n"
+async def _write(request: BaseRequest, response: web.StreamResponse, event: dict[str, Any]) -> None:
+    line = json.dumps(event).encode() + b"\n"
+    await response.write(line)
+    request[answers.SENT] += len(line)

@@ -1,7 +1,7 @@
 """Sends what lies in a file by ``sendfile``, past Python: bodies take turns, and a slow one holds up no other.
 
 uvloop has no sendfile of its own, hence ``os.sendfile`` on a dup of the socket (``add_writer`` on the transport's own
-descriptor raises).
+descriptor raises). sendfile waits for a disk: what of a cached file is not in memory is read by a thread first.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ import socket
 import struct
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, cast
 
+from teepi.readable import Landed
+
 if TYPE_CHECKING:
+    from teepi.descriptor import Descriptor
     from teepi.limits import Limits
     from teepi.readable import Cursor, Readable
 
@@ -25,6 +29,13 @@ log = logging.getLogger(__name__)
 _SWEEP_SECONDS: Final = 1.0
 _TCP_ESTABLISHED: Final = 1
 _LINGER_NONE: Final = struct.pack("ii", 1, 0)
+
+_NOWAIT: Final = getattr(os, "RWF_NOWAIT", None)  # of preadv2(2): Linux only
+_PROBED_BYTES: Final = 1 << 20  # so much is taken to be like its ends: a probe takes a microsecond, a step fifty
+_ADVISED_BYTES: Final = 4 << 20  # so much the disk may be ahead of a client
+_READ_BYTES: Final = 1 << 16  # more would be mapped anew each time
+_READERS: Final = 8  # threads: a disk that hangs stops cold files and nothing else
+_byte: Final = bytearray(1)
 
 
 def reset(transport: asyncio.Transport) -> None:
@@ -45,10 +56,12 @@ class Turns:
         self._ready: deque[FileSender] = deque()
         self._scheduled = False
         self._timer = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+        self.reading = ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="reading-ahead")
 
     def close(self) -> None:
         """Stop sweeping."""
         self._timer.cancel()
+        self.reading.shutdown(wait=False, cancel_futures=True)
 
     def step_soon(self, sender: FileSender) -> None:
         """Step ``sender`` in one of the next turns of the loop, a bounded number in each."""
@@ -81,12 +94,15 @@ class FileSender:
         "_cursor",
         "_done",
         "_fd",
+        "_is_probed",
+        "_is_reading",
         "_loop",
         "_queued",
         "_since",
         "_stop",
         "_transport",
         "_turns",
+        "_warm_until",
         "_writing",
     )
 
@@ -101,6 +117,10 @@ class FileSender:
         self._fd = fd
         self._writing = False
         self._queued = False
+        self._is_probed = _NOWAIT is not None and isinstance(body, Landed)  # what arrives has just been written
+        self._is_reading = False
+        self._warm_until = 0
+        """From the cursor up to here the file is in memory, as far as is known."""
         self._since = time.monotonic()
         self._done: asyncio.Future[Exception | None] = self._loop.create_future()
         """The error that ended the body as a result, so that nothing is "never retrieved"."""
@@ -163,7 +183,10 @@ class FileSender:
     def step(self) -> None:
         """Hand one step of bytes to the kernel, then wait for whatever is due."""
         self._queued = False
-        if self._done.done() or self._at_rest():
+        if self._done.done() or self._is_reading or self._at_rest():
+            return
+        if self._is_probed and self._cursor.position >= self._warm_until and not self._is_warm():
+            self._read_ahead()
             return
         try:
             sent = self._send(min(self._body.limit, self._stop))
@@ -199,6 +222,36 @@ class FileSender:
             body.park(cursor)
         return True
 
+    def _is_warm(self) -> bool:
+        """Whether the next bytes of a cached file are in memory, judged by the first and the last of them."""
+        fd = cast("Descriptor", self._body.file).fd
+        first, stop = self._cursor.position, min(self._cursor.position + _PROBED_BYTES, self._stop)
+        try:
+            for offset in (first, stop - 1):
+                os.preadv(fd, [_byte], offset, cast("int", _NOWAIT))
+        except BlockingIOError:
+            return False
+        except OSError:  # not on this file system: it is sent as it is, and what else is wrong shows then
+            self._is_probed = False
+        self._warm_until = stop
+        return True
+
+    def _read_ahead(self) -> None:
+        """Let a thread wait for the disk; then go on, whatever came of it."""
+        self._wait_for_socket(wait=False)
+        self._is_reading = True
+        file = cast("Descriptor", self._body.file).take()
+        position = self._cursor.position
+        stop = min(position + _PROBED_BYTES, self._stop)
+
+        def go_on(_: object) -> None:
+            file.drop()
+            self._is_reading = False
+            self._warm_until = stop  # not probed again: with little memory it may be gone already
+            self.wake()
+
+        self._loop.run_in_executor(self._turns.reading, _read, file.fd, position, stop).add_done_callback(go_on)
+
     def _send(self, limit: int) -> int:
         body, position = self._body, self._cursor.position
         most = min(limit - position, self._turns.limits.send_step_bytes)
@@ -207,3 +260,11 @@ class FileSender:
         if body.file is None:
             return 0
         return os.sendfile(self._fd, body.file.fd, position, min(most, body.file_stop - position))
+
+
+def _read(fd: int, position: int, stop: int) -> None:
+    """Bring these bytes into memory, and have the disk begin with those behind them. Blocks."""
+    with contextlib.suppress(OSError):  # sendfile will meet it again, and tell
+        os.posix_fadvise(fd, position, _ADVISED_BYTES, os.POSIX_FADV_WILLNEED)
+        while position < stop and (data := os.pread(fd, min(_READ_BYTES, stop - position), position)):
+            position += len(data)

@@ -59,6 +59,9 @@ async def targets_of(teepi: Teepi) -> dict[str, str]:
     for target in targets.values():
         await fetch(teepi.address, target)
     await until(lambda: not list(teepi.server.registry))
+    # The page says the hash of what was read out, behind the answer: from then on it stays as it is.
+    while b'"core-metadata":true' in (await fetch(teepi.address, PAGE, {"Accept": JSON})).body:
+        pass
     return targets
 
 

@@ -7,6 +7,7 @@ import json
 import random
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,20 +17,25 @@ from bench.machine import cores, ended, spawn
 from bench.peers import PEERS, Place, Running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from bench.results import Result
+
+_BEGUN = time.monotonic()
 
 
 class Lab:
     """Directories and processes of one run; leaving the block ends and removes them."""
 
-    def __init__(self, peers: Sequence[str], environments: Environments, runs: int, seconds: int) -> None:
-        """Compare ``peers``, each measured in ``runs`` runs of ``seconds``."""
+    def __init__(
+        self, peers: Sequence[str], environments: Environments, runs: int, seconds: int, *, is_quick: bool
+    ) -> None:
+        """Compare ``peers``, each measured in ``runs`` runs of ``seconds``; scenarios may do less when quick."""
         self.peers = peers
         self.environments = environments
         self.runs = runs
         self.seconds = seconds
+        self.is_quick = is_quick
         self.skipped: dict[str, str] = {}
         """Peers that cannot be had, with the reason."""
         self._stack = contextlib.ExitStack()
@@ -86,15 +92,22 @@ class Lab:
         servers.get(self.origin_port, "/+reset")
         return found
 
-    def interleave(self, result: Result, peers: Sequence[str], measure: Callable[[str], dict[str, float]]) -> None:
+    def interleave(
+        self,
+        result: Result,
+        peers: Sequence[str],
+        measure: Callable[[str], dict[str, float]],
+        once: Collection[str] = (),
+    ) -> None:
         """Call ``measure`` for every peer in turn, ``runs`` times, each time in another order.
 
-        So noise hits all alike. A peer whose measurement fails is left out from there on, by name.
+        So noise hits all alike. A peer whose measurement fails is left out from there on, by name. Those in ``once``
+        are so slow that a quick run measures them but once.
         """
         dice = random.Random(7)
         for number in range(self.runs):
             for peer in dice.sample(list(peers), len(peers)):
-                if peer in result.notes:
+                if peer in result.notes or (self.is_quick and number and peer in once):
                     continue
                 try:
                     figures = measure(peer)
@@ -108,4 +121,4 @@ class Lab:
 
 def say(text: str) -> None:
     """Tell whoever waits."""
-    print(text, file=sys.stderr, flush=True)
+    print(f"{time.monotonic() - _BEGUN:5.0f} s  {text}", file=sys.stderr, flush=True)

@@ -10,12 +10,13 @@ import os
 import resource
 from typing import TYPE_CHECKING
 
+from bench import world
+from bench.heads import JSON
+from teepi.http_semantics import PageFormat
+from teepi.simple_api import parse_page, render
+
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from bench import world
-
-_JSON = "application/vnd.pypi.simple.v1+json"
 
 _COMMON = """
 %(user)s
@@ -53,8 +54,8 @@ _STATIC = """
     server {
         listen 127.0.0.1:%(port)d backlog=4096;
         root %(directory)s/root;
-        location /simple/ { try_files ${uri}index.$form =404; }
-        location /files/ { gzip_static off; }
+        location /root/pypi/+simple/ { try_files ${uri}index.$form =404; }
+        location /root/pypi/+http/ { gzip_static off; }
     }
 """
 
@@ -95,21 +96,29 @@ _PROXY = """
 """
 
 
-def write_tree(directory: Path, offered: world.World) -> None:
-    """Write the pages, plain and compressed, below ``directory/root``, and link the files there."""
-    root = directory / "root"
-    root.mkdir(parents=True)
-    (root / "files").symlink_to(offered.directory / "files")
-    for project, as_json, as_html in offered.pages("../../files/"):
-        folder = root / "simple" / project
+def write_tree(directory: Path, offered: world.World, upstream: int) -> None:
+    """Write what teepi answers, plain and compressed, below ``directory/root``, and link the files there.
+
+    So both send the same bytes under the same paths.
+    """
+    index = directory / "root" / "root" / "pypi"
+    files = index / "+http" / f"127.0.0.1:{upstream}" / "files"
+    files.parent.mkdir(parents=True)
+    files.symlink_to(offered.directory / "files")
+    for project, lines in offered.projects.items():
+        url = f"http://127.0.0.1:{upstream}/simple/{project}/"
+        sent = world.page_json(project, lines, f"http://127.0.0.1:{upstream}/files/")
+        page = parse_page(sent, content_type=JSON, url=url, index="root/pypi", project=project)
+        folder = index / "+simple" / project
         folder.mkdir(parents=True)
-        for form, body in (("json", as_json), ("html", as_html)):
+        for form, kind in (("json", PageFormat.JSON), ("html", PageFormat.HTML)):
+            body = render(page, kind, "../../../../root/pypi/")
             (folder / f"index.{form}").write_bytes(body)
             (folder / f"index.{form}.gz").write_bytes(gzip.compress(body, 6, mtime=0))
 
 
-def configuration(directory: Path, port: int, upstream: int | None) -> str:
-    """Return nginx.conf: of the caching proxy when ``upstream`` is a port, else of the static server."""
+def configuration(directory: Path, port: int, upstream: int, *, is_proxy: bool) -> str:
+    """Return nginx.conf: of the caching proxy in front of ``upstream``, or of the static server."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     files = 65536 if os.geteuid() == 0 or hard == resource.RLIM_INFINITY else min(65536, hard)
     values = {
@@ -120,5 +129,5 @@ def configuration(directory: Path, port: int, upstream: int | None) -> str:
         "cached": files // 2,
         "user": "user root;" if os.geteuid() == 0 else "",  # else the worker may not enter the directory
     }
-    rest = (_STATIC if upstream is None else _PROXY) % values
+    rest = (_PROXY if is_proxy else _STATIC) % values
     return _COMMON % (values | {"rest": rest})

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _START_SECONDS = 60
 _DAY_SECONDS = "86400"
+_TEEPI_PAGES = "/root/pypi/+simple/@/"
 _HREF = re.compile(rb'href="([^"]*)"')
 
 
@@ -112,30 +113,30 @@ def direct(place: Place) -> Iterator[Running]:
 
 
 @contextlib.contextmanager
-def _nginx(name: str, place: Place, upstream: int | None) -> Iterator[Running]:
+def _nginx(name: str, place: Place, pages: str, *, is_proxy: bool) -> Iterator[Running]:
     binary = system("nginx")
     if binary is None:
         raise Skipped("nginx is not installed (Debian package nginx-light)")
     port = servers.free_port()
-    if upstream is None:
-        nginx.write_tree(place.directory, place.world)
-    else:
-        place.directory.mkdir(parents=True)
+    place.directory.mkdir(parents=True)
+    if not is_proxy:
+        nginx.write_tree(place.directory, place.world, place.origin_port)
+    text = nginx.configuration(place.directory, port, place.origin_port, is_proxy=is_proxy)
     configuration = place.directory / "nginx.conf"
-    configuration.write_text(nginx.configuration(place.directory, port, upstream), encoding="ascii")
+    configuration.write_text(text, encoding="ascii")
     command = [binary, "-p", str(place.directory), "-c", str(configuration)]
-    with _started(name, command, place, port, "/simple/@/") as running:
+    with _started(name, command, place, port, pages) as running:
         yield running
 
 
 def nginx_static(place: Place) -> contextlib.AbstractContextManager[Running]:
     """Serve files written beforehand."""
-    return _nginx("nginx static", place, None)
+    return _nginx("nginx static", place, _TEEPI_PAGES, is_proxy=False)
 
 
 def nginx_proxy(place: Place) -> contextlib.AbstractContextManager[Running]:
     """Cache and rewrite."""
-    return _nginx("nginx proxy", place, place.origin_port)
+    return _nginx("nginx proxy", place, "/simple/@/", is_proxy=True)
 
 
 @contextlib.contextmanager
@@ -206,7 +207,7 @@ def teepi_command(place: Place) -> tuple[list[str], Place, int, str]:
     command = [sys.executable, "-m", "teepi", "serve", "--listen", f"127.0.0.1:{port}", "--log-level", "warning"]
     command += ["--upstream", f"http://127.0.0.1:{place.origin_port}/simple/", "--page-ttl", _DAY_SECONDS]
     command += ["--cache-dir", str(place.directory / "cache"), "--data-dir", str(place.directory / "data")]
-    return command, place, port, "/root/pypi/+simple/@/"
+    return command, place, port, _TEEPI_PAGES
 
 
 PEERS: dict[str, Callable[[Place], contextlib.AbstractContextManager[Running]]] = {

@@ -30,9 +30,17 @@ MEASURES: dict[str, Measure] = {
     "per_core": Measure("requests per CPU second", has_spread=True),
     "cpu_us": Measure("CPU µs per request", 1),
     "rate": Measure("requests/s, wall", has_spread=True),
+    "gb_per_core": Measure("GB per CPU second", 2, has_spread=True),
+    "cpu_s_per_gb": Measure("CPU s per GB", 2),
+    "gb_per_second": Measure("GB/s, wall", 2, has_spread=True),
+    "idle_mb": Measure("idle MB", 1),
+    "crowd_mb": Measure("peak MB above idle", 1),
     "busy": Measure("server busy %"),
     "p99_ms": Measure("p99 ms", 2),
-    "answer_bytes": Measure("bytes per answer, head included"),
+    "beside_rate": Measure("requests/s beside slow ones", has_spread=True),
+    "beside_p99_ms": Measure("p99 ms beside slow ones", 2),
+    "kept": Measure("share of the rate that is kept", 2),
+    "answer_bytes": Measure("bytes of a body"),
 }
 """By key, in the order of the columns."""
 

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import results, warm
+from bench import large, results, warm
 from bench.environments import Environments
 from bench.lab import Lab, say
 from bench.machine import cores
@@ -34,9 +34,13 @@ _QUICK_RUNS, _QUICK_SECONDS = 3, 1
 _RESULTS = Path(__file__).parent / "RESULTS.md"
 
 _PAGES = [warm.Pages(*each) for each in itertools.product(("small", "large"), ("json", "html"), ("gzip", "identity"))]
+_FILES = [large.Download(1, 20, 10), large.Download(8, 5, 2), large.Download(64, 1, 1)]
 SCENARIOS: dict[str, Callable[[Lab], Result]] = {
     **{each.name: each.run for each in _PAGES},
     "small-file": warm.small_files,
+    **{each.name: each.run for each in _FILES},
+    "memory": large.memory,
+    "slow-clients": large.slow_clients,
 }
 """By name, in the order of the report."""
 
@@ -95,7 +99,8 @@ def _run(names: Sequence[str], arguments: argparse.Namespace) -> int:
     runs = arguments.runs or (_QUICK_RUNS if arguments.quick else _RUNS)
     os.sched_setaffinity(0, {cores()[1]})
     found: list[Result] = []
-    with Lab(arguments.peers, environments, runs, _QUICK_SECONDS if arguments.quick else _SECONDS) as lab:
+    seconds = _QUICK_SECONDS if arguments.quick else _SECONDS
+    with Lab(arguments.peers, environments, runs, seconds, is_quick=arguments.quick) as lab:
         for name in names:
             say(f"== {name}")
             found.append(SCENARIOS[name](lab))

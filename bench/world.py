@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from bench.machine import MB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 SMALL = 1000
@@ -103,11 +102,6 @@ class World:
     def real(self, project: str) -> File:
         """Return the real file of a project."""
         return next(file for file in self.projects[project] if file.is_real)
-
-    def pages(self, base: str) -> Iterator[tuple[str, bytes, bytes]]:
-        """Yield each project with its page in JSON and in HTML, the files being below ``base``."""
-        for name, files in self.projects.items():
-            yield name, page_json(name, files, base), page_html(name, files, base)
 
     def _write(self, project: str, filename: str, content: bytes, metadata: bytes = b"") -> File:
         path = self.path(project, filename)

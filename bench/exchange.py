@@ -61,13 +61,18 @@ class Connection:
         except http.client.HTTPException as error:
             raise OSError(f"no whole answer: {error!r}") from error
 
-    def _ask(self, head: bytes) -> Answer:
+    def connect(self) -> socket.socket:
+        """Connect unless it is. Raises OSError."""
         if self._socket is None:
             self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=_TIMEOUT_SECONDS)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self._socket
+
+    def _ask(self, head: bytes) -> Answer:
+        here = self.connect()
         begin = time.monotonic()
-        self._socket.sendall(head)
-        response = http.client.HTTPResponse(self._socket, method=head.split(b" ", 1)[0].decode())
+        here.sendall(head)
+        response = http.client.HTTPResponse(here, method=head.split(b" ", 1)[0].decode())
         response.begin()
         body = response.read()
         seconds = time.monotonic() - begin

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from bench.results import Result
 
+_COLD_RUNS = 3
 _BEGUN = time.monotonic()
 
 
@@ -36,6 +37,8 @@ class Lab:
         self.runs = runs
         self.seconds = seconds
         self.is_quick = is_quick
+        self.cold_runs = 1 if is_quick else min(runs, _COLD_RUNS)
+        """Of what can be done but once with the same names."""
         self.skipped: dict[str, str] = {}
         """Peers that cannot be had, with the reason."""
         self._stack = contextlib.ExitStack()
@@ -47,7 +50,7 @@ class Lab:
         self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         (self.directory / "world").mkdir()
         say("making the world …")
-        self.world = world.World.make(self.directory / "world")
+        self.world = world.World.make(self.directory / "world", 1 + self.cold_runs * world.INSTALLS)
         command = [sys.executable, "-m", "bench.origin", str(self.world.directory)]
         self._origin = self._stack.enter_context(ended(spawn(command, cores()[1])))
         assert self._origin.stdout is not None

@@ -135,8 +135,8 @@ def memory(lab: Lab) -> Result:
 def slow_clients(lab: Lab) -> Result:
     """Measure small pages while others read the large file slowly."""
     title = (
-        f"{_PAGES} small pages to {_FAST_CONNECTIONS} connections, alone and while {_SLOW_CLIENTS} clients read the file "
-        f"of 100 MB at {_SLOW_BYTES_PER_SECOND // 1000} KB/s each."
+        f"{_PAGES} small pages to {_FAST_CONNECTIONS} connections, alone and while {_SLOW_CLIENTS} clients read the "
+        f"file of 100 MB at {_SLOW_BYTES_PER_SECOND // 1000} KB/s each."
     )
     result = Result("slow-clients", title, "kept")
     if (reason := load.missing()) is not None:

@@ -86,7 +86,7 @@ _PROXY = """
             gzip_proxied any;
             gzip_types application/vnd.pypi.simple.v1+json;
         }
-        location /files/ {
+        location / {
             proxy_pass http://origin;
             proxy_set_header Accept-Encoding "";
             proxy_cache files;

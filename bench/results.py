@@ -37,6 +37,21 @@ MEASURES: dict[str, Measure] = {
     "crowd_mb": Measure("peak MB above idle", 1),
     "busy": Measure("server busy %"),
     "p99_ms": Measure("p99 ms", 2),
+    "upstream_gets": Measure("upstream GETs"),
+    "right": Measure("right answers"),
+    "wall_s": Measure("wall s", 2, has_spread=True),
+    "wall_ratio": Measure("× one direct client", 2),
+    "first_ms": Measure("first byte, median ms"),
+    "last_ms": Measure("first byte, last ms"),
+    "median_ms": Measure("answered, median ms", 1),
+    "max_ms": Measure("answered, last ms", 1),
+    "anon_mb": Measure("anonymous MB above idle", 1),
+    "cpu_s": Measure("server CPU s", 2),
+    "cold_s": Measure("cold, wall s", 2, has_spread=True),
+    "warm_s": Measure("warm, wall s", 2, has_spread=True),
+    "warm_cpu_s": Measure("warm, server CPU s", 2),
+    "start_s": Measure("s to the first answer", 2, has_spread=True),
+    "rows": Measure("files cached"),
     "beside_rate": Measure("requests/s beside slow ones", has_spread=True),
     "beside_p99_ms": Measure("p99 ms beside slow ones", 2),
     "kept": Measure("share of the rate that is kept", 2),
@@ -54,16 +69,19 @@ class Target:
     against: str | None = None
     is_least: bool = True
     """At least; else at most."""
+    subject: str = TEEPI
+    """Of which row the median is."""
 
     def text(self) -> str:
         """Return it in words."""
         bound = f"{'≥' if self.is_least else '≤'} {self.limit:g}"
         name = MEASURES[self.measure].heading
-        return f"{name} {bound} × {self.against}" if self.against else f"{name} {bound}"
+        of = "" if self.subject == TEEPI else f"{self.subject}: "
+        return f"{of}{name} {bound} × {self.against}" if self.against else f"{of}{name} {bound}"
 
     def judge(self, result: Result) -> str:
         """Return ``met`` or ``missed`` with the figure, or why nothing can be said."""
-        value = result.median(TEEPI, self.measure)
+        value = result.median(self.subject, self.measure)
         if value is None:
             return "not measured"
         if self.against is not None:
@@ -108,7 +126,8 @@ class Result:
         headings = ["server", *(MEASURES[key].heading for key in columns), f"× {self.reference}"]
         lines = [f"### {self.name}", "", self.title, "", _row(headings), _row(["---"] * len(headings))]
         base = self.median(self.reference, self.main)
-        for peer in (peer for peer in PEERS if peer in self.figures or peer in self.notes):
+        found = {**self.figures, **self.notes}
+        for peer in [*(peer for peer in PEERS if peer in found), *(row for row in found if row not in PEERS)]:
             if peer in self.notes:
                 lines.append(_row([peer, self.notes[peer], *[""] * len(columns)]))
                 continue

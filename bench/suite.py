@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import large, results, warm
+from bench import installs, large, results, stampedes, warm
 from bench.environments import Environments
 from bench.lab import Lab, say
 from bench.machine import cores
@@ -35,12 +35,16 @@ _RESULTS = Path(__file__).parent / "RESULTS.md"
 
 _PAGES = [warm.Pages(*each) for each in itertools.product(("small", "large"), ("json", "html"), ("gzip", "identity"))]
 _FILES = [large.Download(1, 20, 10), large.Download(8, 5, 2), large.Download(64, 1, 1)]
+_INSTALLS = [installs.Install(place, *each) for place, each in enumerate(itertools.product(("uv", "pip"), (1, 8)))]
 SCENARIOS: dict[str, Callable[[Lab], Result]] = {
     **{each.name: each.run for each in _PAGES},
     "small-file": warm.small_files,
     **{each.name: each.run for each in _FILES},
+    "stampede-file": stampedes.on_a_file,
+    "stampede-page": stampedes.on_a_page,
     "memory": large.memory,
     "slow-clients": large.slow_clients,
+    **{each.name: each.run for each in _INSTALLS},
 }
 """By name, in the order of the report."""
 

@@ -1,7 +1,7 @@
 """What the suite's upstream offers, made once per run below one directory, and its pages in both forms.
 
 Of most files only the page knows: nobody asks for them. Real are a wheel of 50 KB in each small project, one of
-100 MB, and the installable wheels.
+100 MB, and the installable wheels, of which each cold install takes another batch.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import html
 import io
+import itertools
 import json
 import random
 import zipfile
@@ -25,6 +26,10 @@ SMALL = 1000
 LARGE = 4
 LARGE_FILES = 5000
 INSTALLED = 60
+INSTALLS = 4
+"""Scenarios that install cold, each from batches of its own."""
+COLD = 12
+_COLD_FILES = 50
 HUGE = "huge"
 _SMALL_FILES = 5
 _SMALL_BYTES = 50_000
@@ -54,9 +59,14 @@ def large(number: int) -> str:
     return f"large-{number}"
 
 
-def installed(number: int) -> str:
-    """Return the name of a project with an installable wheel."""
-    return f"demo-{number}"
+def cold(number: int) -> str:
+    """Return the name of a project that nothing but the stampede on a page asks for."""
+    return f"cold-{number}"
+
+
+def installed(batch: int, number: int) -> str:
+    """Return the name of a project with an installable wheel, one of the 60 of a batch."""
+    return f"demo-{batch}-{number}"
 
 
 class World:
@@ -68,8 +78,8 @@ class World:
         self.projects = projects
 
     @classmethod
-    def make(cls, directory: Path) -> World:
-        """Write files and manifest below ``directory``."""
+    def make(cls, directory: Path, batches: int) -> World:
+        """Write files and manifest below ``directory``, with so many batches of installable wheels."""
         dice = random.Random(5)
         world = cls(directory, {})
         for number in range(SMALL):
@@ -79,9 +89,11 @@ class World:
             world.projects[name] = [*files, real]
         for number in range(LARGE):
             world.projects[large(number)] = [_unreal(large(number), version) for version in range(LARGE_FILES)]
+        for number in range(COLD):
+            world.projects[cold(number)] = [_unreal(cold(number), version) for version in range(_COLD_FILES)]
         world.projects[HUGE] = [world._write(HUGE, "huge-1.0-py3-none-any.whl", dice.randbytes(_HUGE_BYTES))]
-        for number in range(INSTALLED):
-            name = installed(number)
+        for batch, number in itertools.product(range(batches), range(INSTALLED)):
+            name = installed(batch, number)
             metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode()
             filename = f"{_stem(name)}-1.0-py3-none-any.whl"
             world.projects[name] = [world._write(name, filename, _wheel(name, metadata, dice), metadata)]

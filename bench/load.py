@@ -17,14 +17,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _QUIET_SECONDS = 0.1
+_LIMITED_SECONDS = 300
 _QUIET_PATIENCE_SECONDS = 60.0
 
 # wrk does not look into answers when there is no response(): so it costs less than what it measures.
 _SCRIPT = """
 local heads, at = {}, 0
 for head in io.open("@HEADS@", "rb"):read("*a"):gmatch("[^%z]+") do heads[#heads + 1] = head end
-local many = #heads
+local many, limit, sent = #heads, @LIMIT@, 0
 function request()
+  if limit > 0 then  -- at random, so many, then done
+    sent = sent + 1
+    if sent > limit then os.exit(0) end
+    return heads[math.random(many)]
+  end
   at = at + 1
   if at > many then at = 1 end
   return heads[at]
@@ -67,13 +73,15 @@ class Sample:
 class Replay:
     """Heads in a file, with the script that sends them."""
 
-    def __init__(self, directory: Path, name: str, heads: Iterable[bytes], seed: int = 1) -> None:
-        """Write both below ``directory``."""
+    def __init__(self, directory: Path, name: str, heads: Iterable[bytes], seed: int = 1, limit: int = 0) -> None:
+        """Write both below ``directory``; with a ``limit`` that many requests are sent, at random."""
         shuffled = list(heads)
         random.Random(seed).shuffle(shuffled)
         (directory / f"{name}.heads").write_bytes(b"\0".join(shuffled))
         self.script = directory / f"{name}.lua"
-        self.script.write_text(_SCRIPT.replace("@HEADS@", str(directory / f"{name}.heads")), encoding="ascii")
+        text = _SCRIPT.replace("@HEADS@", str(directory / f"{name}.heads")).replace("@LIMIT@", str(limit))
+        self.script.write_text(text, encoding="ascii")
+        self.limit = limit
 
 
 def missing() -> str | None:
@@ -96,6 +104,19 @@ def replay(heads: Replay, pid: int, port: int, connections: int, seconds: int) -
     if sample.errors or not sample.requests:
         raise RuntimeError(f"{sample.errors} of {sample.requests} answers were errors")
     return sample
+
+
+def replay_limited(heads: Replay, pid: int, port: int, connections: int) -> Sample:
+    """Send as many requests as ``heads`` is limited to; wall time has wrk's own start in it. Raises RuntimeError."""
+    wait_until_quiet(pid)
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{_LIMITED_SECONDS}s", "--timeout", "60s", "-s", str(heads.script)]
+    before, begin = cpu_seconds(pid), time.monotonic()
+    with spawn([*command, f"http://127.0.0.1:{port}/"], cores()[1], stderr=subprocess.STDOUT) as process:
+        output, _ = process.communicate()
+    seconds = time.monotonic() - begin
+    if process.returncode or "requests in" in output:  # a summary means that the time was up first
+        raise RuntimeError(f"wrk did not send all requests: {output[-200:]}")
+    return Sample(heads.limit, seconds, 0, 0, 0, 0, cpu_seconds(pid) - before)
 
 
 def wait_until_quiet(pid: int) -> None:

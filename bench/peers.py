@@ -46,7 +46,7 @@ class Place:
     world: World
     origin_port: int
     directory: Path
-    """Of its own, empty."""
+    """Of its own; what an earlier server has left there is used again."""
     environments: Environments
 
 
@@ -59,6 +59,8 @@ class Running:
     port: int
     pages: str
     """The target of the page of project ``@`` ."""
+    begun: float = 0.0
+    """Monotonic seconds when its process was started."""
 
     def page_target(self, project: str) -> str:
         """Return the target of a project's page."""
@@ -90,10 +92,11 @@ def _started(name: str, command: list[str], place: Place, port: int, pages: str,
     place.directory.mkdir(parents=True, exist_ok=True)
     log = place.directory / "output.log"
     with log.open("w") as output:
+        begun = time.monotonic()
         process = spawn(command, cores()[0], stdout=output, stderr=subprocess.STDOUT, more=more)
         with ended(process):
             _wait(process, port, name, log)
-            yield Running(name, process.pid, port, pages)
+            yield Running(name, process.pid, port, pages, begun)
 
 
 def _wait(process: subprocess.Popen[str], port: int, name: str, log: Path) -> None:
@@ -102,7 +105,7 @@ def _wait(process: subprocess.Popen[str], port: int, name: str, log: Path) -> No
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
-        time.sleep(0.02)
+        time.sleep(0.005)
     raise Skipped(f"{name} does not start: {log.read_text(errors='replace')[-200:].strip()}")
 
 
@@ -118,8 +121,8 @@ def _nginx(name: str, place: Place, pages: str, *, is_proxy: bool) -> Iterator[R
     if binary is None:
         raise Skipped("nginx is not installed (Debian package nginx-light)")
     port = servers.free_port()
-    place.directory.mkdir(parents=True)
-    if not is_proxy:
+    place.directory.mkdir(parents=True, exist_ok=True)
+    if not is_proxy and not (place.directory / "root").exists():
         nginx.write_tree(place.directory, place.world, place.origin_port)
     text = nginx.configuration(place.directory, port, place.origin_port, is_proxy=is_proxy)
     configuration = place.directory / "nginx.conf"
@@ -144,24 +147,31 @@ def devpi(place: Place) -> Iterator[Running]:
     """Run devpi-server with one mirror index."""
     server = place.environments.binary("devpi", "devpi-server")
     at = ["--serverdir", str(place.directory / "server")]
-    made = subprocess.run(
-        [str(server.with_name("devpi-init")), *at, "--no-root-pypi"],
-        env=environment(), capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
-    if made.returncode:
-        raise Skipped(f"devpi-init fails: {made.stderr.strip()[-200:]}")
+    is_new = not (place.directory / "server").exists()
+    if is_new:
+        made = subprocess.run(
+            [str(server.with_name("devpi-init")), *at, "--no-root-pypi"],
+            env=environment(), capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+        if made.returncode:
+            raise Skipped(f"devpi-init fails: {made.stderr.strip()[-200:]}")
     port = servers.free_port()
     command = [str(server), *at, "--host", "127.0.0.1", "--port", str(port)]
     with _started("devpi", command, place, port, "/root/mirror/+simple/@/") as running:
-        login = _devpi(port, "POST", "/+login", {"user": "root", "password": ""})
-        token = base64.b64encode(f"root:{login['result']['password']}".encode()).decode()
-        index = {
-            "type": "mirror",
-            "mirror_url": f"http://127.0.0.1:{place.origin_port}/simple/",
-            "mirror_cache_expiry": _DAY_SECONDS,
-        }
-        _devpi(port, "PUT", "/root/mirror", index, {"X-Devpi-Auth": token})
+        if is_new:
+            _make_index(port, place.origin_port)
         yield running
+
+
+def _make_index(port: int, origin_port: int) -> None:
+    login = _devpi(port, "POST", "/+login", {"user": "root", "password": ""})
+    token = base64.b64encode(f"root:{login['result']['password']}".encode()).decode()
+    index = {
+        "type": "mirror",
+        "mirror_url": f"http://127.0.0.1:{origin_port}/simple/",
+        "mirror_cache_expiry": _DAY_SECONDS,
+    }
+    _devpi(port, "PUT", "/root/mirror", index, {"X-Devpi-Auth": token})
 
 
 def _devpi(port: int, method: str, target: str, body: object, headers: dict[str, str] | None = None) -> Any:
@@ -183,7 +193,7 @@ def proxpi(place: Place) -> Iterator[Running]:
     gunicorn = place.environments.binary("proxpi", "gunicorn")
     port = servers.free_port()
     command = [str(gunicorn), "--preload", "--threads", "2", "--bind", f"127.0.0.1:{port}", "proxpi.server:app"]
-    (place.directory / "cache").mkdir(parents=True)
+    (place.directory / "cache").mkdir(parents=True, exist_ok=True)
     more = {
         "PROXPI_INDEX_URL": f"http://127.0.0.1:{place.origin_port}/simple/",
         "PROXPI_INDEX_TTL": _DAY_SECONDS,

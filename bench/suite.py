@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import installs, large, results, stampedes, warm
+from bench import growth, installs, large, results, stampedes, warm
 from bench.environments import Environments
 from bench.lab import Lab, say
 from bench.machine import cores
@@ -42,6 +42,8 @@ SCENARIOS: dict[str, Callable[[Lab], Result]] = {
     **{each.name: each.run for each in _FILES},
     "stampede-file": stampedes.on_a_file,
     "stampede-page": stampedes.on_a_page,
+    "start-up": growth.start_up,
+    "growth": growth.growth,
     "memory": large.memory,
     "slow-clients": large.slow_clients,
     **{each.name: each.run for each in _INSTALLS},

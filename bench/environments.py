@@ -26,6 +26,10 @@ class Skipped(Exception):
     """Something is not there; the message says what, for people."""
 
 
+FAILURES = (Skipped, RuntimeError, OSError, ValueError, LookupError, subprocess.SubprocessError)
+"""What a peer may do to a measurement: it is then named with its reason, and the run goes on."""
+
+
 class Environments:
     """Where the programs are."""
 

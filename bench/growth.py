@@ -7,8 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from bench import exchange, heads, load, stock, world
-from bench.environments import Skipped
+from bench.environments import FAILURES
 from bench.lab import say
+from bench.large import SLOW
 from bench.results import TEEPI, Result, Target
 from bench.warm import CONNECTIONS
 
@@ -22,7 +23,6 @@ _SPREADS = (10, 10_000, _MANY_FILES)
 _REQUESTS, _QUICK_REQUESTS = 200_000, 50_000
 _LOOKED_AT = 200
 _START_SECONDS = 0.5
-_SLOW = ("devpi", "proxpi")
 
 
 def start_up(lab: Lab) -> Result:
@@ -49,7 +49,7 @@ def start_up(lab: Lab) -> Result:
                 say(f"{result.name}: making a catalogue of {_MANY_ROWS:,} files …")
                 stock.fill(place.directory / "cache", _MANY_ROWS, lab.origin_port, are_real=False)
             places[row] = peer, place
-        except (Skipped, RuntimeError, OSError) as error:
+        except FAILURES as error:
             result.notes[row] = f"skipped: {error}"
 
     def measure(row: str) -> dict[str, float]:
@@ -58,7 +58,7 @@ def start_up(lab: Lab) -> Result:
             running.links(world.small(0))
             return {"start_s": time.monotonic() - running.begun}
 
-    lab.interleave(result, list(places), measure, once=_SLOW)
+    lab.interleave(result, list(places), measure, once=SLOW)
     return result
 
 

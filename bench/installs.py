@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import load, world
-from bench.environments import Skipped
+from bench.environments import FAILURES, Skipped
+from bench.large import SLOW
 from bench.machine import cores, cpu_seconds, spawn
 from bench.results import NGINX, Result, Target
 
@@ -29,7 +30,6 @@ _DELAY_SECONDS = 0.03
 _WARM_BATCH = 0
 _PIP_WHEELS = 20
 _PATIENCE_SECONDS = 240
-_SLOW = ("devpi", "proxpi")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Install:
             return result
         is_long = self.tool == "pip" and self.clients > 1
         if lab.is_quick and self.clients > 1:  # devpi and proxpi take minutes
-            left_out = {"direct", "nginx proxy", *_SLOW} if is_long else set(_SLOW)
+            left_out = {"direct", "nginx proxy", *SLOW} if is_long else set(SLOW)
             result.notes |= {peer: "left out of a quick run" for peer in lab.peers if peer in left_out}
         ready = []
         for peer in lab.peers:
@@ -73,7 +73,7 @@ class Install:
                 # once, so that all is cached
                 _install(tool, lab.shared(peer), 1, [world.installed(_WARM_BATCH, n) for n in range(wheels)])
                 ready.append(peer)
-            except (Skipped, RuntimeError, OSError) as error:
+            except FAILURES as error:
                 result.notes[peer] = f"skipped: {error}"
         colds = dict.fromkeys(ready, 0)
 
@@ -95,7 +95,7 @@ class Install:
                 figures["warm_cpu_s"] = used
             return figures
 
-        lab.interleave(result, ready, measure, once=(*_SLOW, *(ready if is_long else ())))
+        lab.interleave(result, ready, measure, once=(*SLOW, *(ready if is_long else ())))
         return result
 
 

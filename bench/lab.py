@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from bench import servers, world
-from bench.environments import Environments, Skipped
+from bench.environments import FAILURES, Environments, Skipped
 from bench.machine import cores, ended, spawn
 from bench.peers import PEERS, Place, Running
 
@@ -110,13 +110,15 @@ class Lab:
         """
         dice = random.Random(7)
         runs = runs or self.runs
+        for peer in peers:
+            result.figures.setdefault(peer, {})  # in the order of the table
         for number in range(runs):
             for peer in dice.sample(list(peers), len(peers)):
                 if peer in result.notes or (self.is_quick and number and peer in once):
                     continue
                 try:
                     figures = measure(peer)
-                except (RuntimeError, OSError) as error:
+                except FAILURES as error:
                     result.notes[peer] = f"failed: {str(error)[:200]}"
                     result.figures.pop(peer, None)
                 else:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench import exchange, heads, load, warm, world
-from bench.environments import Skipped
+from bench.environments import FAILURES
 from bench.lab import say
 from bench.machine import MB, Usage, cores, cpu_seconds, ended, resident, spawn
 from bench.results import NGINX, Result, Target
@@ -32,6 +32,8 @@ _SETTLE_SECONDS = 2.0
 _FAST_CONNECTIONS = 8
 _PAGES = 100
 _MOST_MEMORY_MB = 25
+SLOW = ("devpi", "proxpi")
+"""Peers of which one run must do when it is a quick one."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Download:
             try:
                 running = lab.shared(peer)
                 ready[peer] = running, cached(lab, running)
-            except (Skipped, RuntimeError, OSError) as error:
+            except FAILURES as error:
                 result.notes[peer] = f"skipped: {error}"
 
         def measure(peer: str) -> dict[str, float]:
@@ -77,7 +79,7 @@ class Download:
                 figures |= {"gb_per_core": gigabytes / max(used, 0.01), "cpu_s_per_gb": used / gigabytes}
             return figures
 
-        lab.interleave(result, list(ready), measure, once=("devpi", "proxpi"))
+        lab.interleave(result, list(ready), measure, once=("direct", *SLOW))
         return result
 
 
@@ -112,12 +114,19 @@ def drained(port: int, target: str, clients: int, times: int) -> dict[str, float
     return found
 
 
+def leave_out(lab: Lab, result: Result) -> None:
+    """Leave out of a quick run the peers that take half a minute to be started and then stall."""
+    if lab.is_quick:
+        result.notes |= {peer: "left out of a quick run" for peer in SLOW if peer in lab.peers}
+
+
 def memory(lab: Lab) -> Result:
     """Measure memory of fresh servers."""
     title = "Resident memory (all processes) when the file of 100 MB was fetched, and above it when 64 clients take it."
     result = Result("memory", title, "crowd_mb", [Target("crowd_mb", _MOST_MEMORY_MB, is_least=False)])
+    leave_out(lab, result)
     for peer in lab.peers:
-        if peer == "direct":
+        if peer == "direct" or peer in result.notes:
             continue
         try:
             with lab.fresh(peer) as running:
@@ -127,7 +136,7 @@ def memory(lab: Lab) -> Result:
                 with Usage(running.pid) as usage:
                     drained(running.port, target, 64, 1)
                 result.add(peer, {"idle_mb": idle / MB, "crowd_mb": usage.peak_bytes / MB})
-        except (Skipped, RuntimeError, OSError) as error:
+        except FAILURES as error:
             result.notes[peer] = f"failed: {error}"
     return result
 
@@ -142,7 +151,10 @@ def slow_clients(lab: Lab) -> Result:
     if (reason := load.missing()) is not None:
         result.notes |= dict.fromkeys(lab.peers, reason)
         return result
+    leave_out(lab, result)
     for peer in lab.peers:
+        if peer in result.notes:
+            continue
         say(f"{result.name}: {peer}")
         try:
             with lab.fresh(peer) as running:
@@ -162,7 +174,7 @@ def slow_clients(lab: Lab) -> Result:
                         {"rate": alone.rate, "p99_ms": alone.p99_ms, "beside_rate": beside.rate,
                          "beside_p99_ms": beside.p99_ms, "kept": beside.rate / alone.rate},
                     )  # fmt: skip
-        except (Skipped, RuntimeError, OSError) as error:
+        except FAILURES as error:
             result.figures.pop(peer, None)
             result.notes[peer] = f"failed: {error}"
     return result

@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urldefrag, urljoin
 
-from bench import nginx, servers
+from bench import exchange, heads, nginx, servers
 from bench.environments import Skipped, system
-from bench.heads import JSON
 from bench.machine import cores, ended, environment, spawn
 
 if TYPE_CHECKING:
@@ -71,12 +70,16 @@ class Running:
         """What a client is configured with."""
         return f"http://127.0.0.1:{self.port}{self.pages.removesuffix('@/')}"
 
-    def links(self, project: str) -> dict[str, str]:
+    def links(self, project: str, connection: exchange.Connection | None = None) -> dict[str, str]:
         """Return the targets of the files on a project's page by name. Raises RuntimeError when there is no page."""
         target = self.page_target(project)
-        status, body = servers.get(self.port, target, {"Accept": JSON})
-        if status != 200:
-            raise RuntimeError(f"{self.name} answered {target} with {status}: {body[:200]!r}")
+        with contextlib.ExitStack() as stack:
+            if connection is None:
+                connection = stack.enter_context(contextlib.closing(exchange.Connection(self.port)))
+            got = connection.ask(heads.head(heads.PIP_PAGE, target, self.port))
+        body = got.decoded()
+        if got.status != 200:
+            raise RuntimeError(f"{self.name} answered {target} with {got.status}: {body[:200]!r}")
         if body[:1] == b"{":
             urls = [file["url"] for file in json.loads(body)["files"]]
         else:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import statistics
-import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from bench import crowd, exchange, heads, load, paced, servers, world
-from bench.environments import Skipped
+from bench.environments import FAILURES
 from bench.lab import say
+from bench.large import SLOW, leave_out
 from bench.machine import MB, Usage, cpu_seconds
 from bench.results import NGINX, Result, Target
 
@@ -26,7 +26,6 @@ _CLIENTS = 32
 _BYTES_PER_SECOND = 50 * MB
 _PAGE_CLIENTS = 64
 _DELAY_SECONDS = 0.1
-_SLOW = ("devpi", "proxpi")
 _MOST_MEMORY_MB = 25
 _NOTHING_COLD = "has no upstream"
 
@@ -43,20 +42,19 @@ def on_a_file(lab: Lab) -> Result:
         Target("crowd_mb", _MOST_MEMORY_MB, is_least=False),
     ]
     result = Result("stampede-file", title, "cpu_s", targets, reference="nginx proxy", notes={NGINX: _NOTHING_COLD})
-    if lab.is_quick:  # both fetch most of it many times: a minute each
-        result.notes |= {peer: "left out of a quick run" for peer in _SLOW if peer in lab.peers}
+    leave_out(lab, result)  # both fetch most of it many times: a minute each
     content = lab.world.path(world.HUGE, lab.world.real(world.HUGE).name)
     for number in range(lab.runs):
         direct = 0.0
         for peer in dict.fromkeys(["direct", *lab.peers]):
-            if peer in result.notes or (number and peer in _SLOW):
+            if peer in result.notes or (number and peer in SLOW):
                 continue
             say(f"{result.name}: {peer}, run {number + 1} of {lab.runs}")
             try:
                 with servers.upstream(content, _BYTES_PER_SECOND) as origin_port:
                     place = dataclasses.replace(lab.place(), origin_port=origin_port)
                     figures = _file(lab, peer, place, content)
-            except (Skipped, RuntimeError, OSError, subprocess.CalledProcessError) as error:
+            except FAILURES as error:
                 result.notes[peer] = f"failed: {error}"
                 result.figures.pop(peer, None)
                 continue
@@ -104,7 +102,7 @@ def on_a_page(lab: Lab) -> Result:
         try:
             lab.shared(peer).links(world.small(0))  # devpi reads the whole list of projects first
             ready.append(peer)
-        except (Skipped, RuntimeError, OSError) as error:
+        except FAILURES as error:
             result.notes[peer] = f"skipped: {error}"
     asked = dict.fromkeys(ready, 0)
 

@@ -14,20 +14,20 @@ import os
 import platform
 import re
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import growth, installs, large, results, stampedes, warm
-from bench.environments import Environments
+from bench.environments import FAILURES, Environments
 from bench.lab import Lab, say
 from bench.machine import cores
 from bench.peers import PEERS
+from bench.results import Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-
-    from bench.results import Result
 
 _RUNS, _SECONDS = 11, 3
 _QUICK_RUNS, _QUICK_SECONDS = 3, 1
@@ -104,19 +104,23 @@ def _run(names: Sequence[str], arguments: argparse.Namespace) -> int:
     environments = Environments(arguments.peers_dir)
     runs = arguments.runs or (_QUICK_RUNS if arguments.quick else _RUNS)
     os.sched_setaffinity(0, {cores()[1]})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end with us
     found: list[Result] = []
     seconds = _QUICK_SECONDS if arguments.quick else _SECONDS
     with Lab(arguments.peers, environments, runs, seconds, is_quick=arguments.quick) as lab:
         for name in names:
             say(f"== {name}")
-            found.append(SCENARIOS[name](lab))
+            try:
+                found.append(SCENARIOS[name](lab))
+            except FAILURES as error:
+                found.append(Result(name, "This scenario failed.", "rate", notes={"teepi": f"failed: {error}"}))
             print(found[-1].markdown(), flush=True)
     if any(each.targets for each in found):
         print(results.summary(found))
     if arguments.write:
         _RESULTS.write_text(_report(found, environments, runs), encoding="utf-8")
         say(f"written to {_RESULTS}")
-    return 0
+    return 1 if any("teepi" in each.notes for each in found) else 0
 
 
 def _report(found: Sequence[Result], environments: Environments, runs: int) -> str:

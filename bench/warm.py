@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench import exchange, heads, load, world
-from bench.environments import Skipped
+from bench.environments import FAILURES
 from bench.lab import say
 from bench.results import NGINX, Result, Target
 
@@ -89,7 +89,8 @@ def small_files(lab: Lab) -> Result:
     projects = [world.small(number) for number in range(world.SMALL)]
 
     def wanted(running: Running) -> list[bytes]:
-        targets = [running.links(project)[lab.world.real(project).name] for project in projects]
+        with contextlib.closing(exchange.Connection(running.port)) as connection:
+            targets = [running.links(project, connection)[lab.world.real(project).name] for project in projects]
         recorded = (heads.PIP_FILE, heads.UV_FILE)
         return [heads.head(recorded[number % 2], target, running.port) for number, target in enumerate(targets)]
 
@@ -118,7 +119,7 @@ def measure_all(
             say(f"{result.name}: asking {peer} for everything once …")
             asked = wanted(running)
             least = verify(running.port, asked, check)
-        except (Skipped, RuntimeError, OSError) as error:
+        except FAILURES as error:
             result.notes[peer] = f"skipped: {error}"
         else:
             ready[peer] = running, load.Replay(lab.directory, f"{result.name}-{running.port}", asked), least

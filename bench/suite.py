@@ -126,11 +126,12 @@ def _run(names: Sequence[str], arguments: argparse.Namespace) -> int:
 def _report(found: Sequence[Result], environments: Environments, runs: int) -> str:
     """Return the whole document."""
     today = dt.datetime.now(dt.UTC).date()
-    command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+    # Where the peers lie is of no interest to others.
+    said = re.sub(r" --peers-dir(=| )\S+", "", shlex.join(["python", "-m", "bench", *sys.argv[1:]]))
     versions = ", ".join(f"{name} {version}" for name, version in environments.versions().items())
     return (
         "# Results\n\n"
-        f"Made on {today} by `{command}`; medians of {runs} runs, with the smallest and the largest in brackets.\n"
+        f"Made on {today} by `{said}`; medians of {runs} runs, with the smallest and the largest in brackets.\n"
         f"Versions: {versions}.\nMachine: {_machine()}.\n\n{_notes()}\n"
         "## Targets\n\n" + results.summary(found) + "\n## Scenarios\n\n" + "\n".join(each.markdown() for each in found)
     )

@@ -55,10 +55,13 @@ class Pages:
         projects = [name(number) for number in range(count)]
         recorded = (heads.PIP_PAGE, heads.PIP_24_PAGE, heads.UV_PAGE) if self.form == "json" else (heads.OLD_PIP_PAGE,)
         files = len(lab.world.projects[projects[0]])
+        agents = "pip 20.3" if self.form == "html" else "pip 26.3, pip 24.0 and uv in turn"
+        if self.form == "json" and self.coding == "gzip":
+            agents += " (uv takes zstd too)"
         title = (
             f"{len(projects):,} pages of {files:,} files each as {self.form.upper()}, "
             f"{'compressed' if self.coding == 'gzip' else 'identity'}, warm; heads of "
-            f"{'pip and uv in turn (uv takes zstd too)' if self.form == 'json' else 'pip 20.3'}."
+            f"{agents}."
         )
         least = 0.9 if is_large else 1.0
         targets = [Target("per_core", least, NGINX)]

@@ -95,7 +95,7 @@ class Install:
                 figures["warm_cpu_s"] = used
             return figures
 
-        lab.interleave(result, ready, measure, once=(*SLOW, *(ready if is_long else ())))
+        lab.interleave(result, ready, measure, once=(*SLOW, "direct", "nginx proxy", *(ready if is_long else ())))
         return result
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Protocol
 
-from bench import faults, kill, page, relay, soak, stampede
+from bench import faults, kill, page, relay, soak, stampede, suite
 
 
 class Scenario(Protocol):
@@ -26,6 +26,8 @@ SCENARIOS: dict[str, Scenario] = {
     "faults": faults,
     "soak": soak,
     "relay": relay,
+    "all": suite,
+    **{name: suite.Named(name) for name in suite.SCENARIOS},
 }
 
 

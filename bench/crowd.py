@@ -10,6 +10,7 @@ import asyncio
 import json
 import socket
 import struct
+import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import cast
 
 import uvloop
+
+from bench.machine import cores, spawn
 
 _SCRATCH = bytearray(256 * 1024)  # one for all: each read is compared before the next
 
@@ -71,6 +74,11 @@ class Client(asyncio.BufferedProtocol):
                 return
             self._in_body = True
             self.result.status = int(self._head.split(b" ", 2)[1])
+            if self.result.status != 200:  # nothing more is to come that could be compared
+                assert self._transport is not None
+                self._transport.close()
+                self._finish()
+                return
             data = memoryview(self._head)[end + 4 :]
         if data:
             self._compare(data)
@@ -118,6 +126,16 @@ async def crowd(content: bytes, port: int, target: str, clients: int, leave_at: 
     everyone = [first, *await asyncio.gather(*(start(None) for _ in range(clients - 1)))]
     await asyncio.gather(*(client.done for client in everyone))
     return [client.result for client in everyone]
+
+
+def ask(content: Path, port: int, target: str, clients: int, leave_at: float | None = None) -> list[Result]:
+    """Run a crowd in a process of its own, on the clients' core. Raises CalledProcessError."""
+    command = [sys.executable, "-m", "bench.crowd", str(content), str(port), target, str(clients)]
+    with spawn(command + ([str(leave_at)] if leave_at else []), cores()[1]) as process:
+        output, _ = process.communicate()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return [Result(**json.loads(line)) for line in output.splitlines()]
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ import re
 import subprocess
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 MB = 1_000_000
 _UNITS = {"": 1, "kb": 1000, "mb": MB, "gb": 1000 * MB, "kib": 1024, "mib": 1024**2, "gib": 1024**3}
@@ -42,18 +42,28 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONUNBUFFERED": "1"}
 
 
-def spawn(command: Sequence[str], core: int, *, stderr: int | None = None) -> subprocess.Popen[str]:
-    """Start ``command`` pinned to ``core`` from its first instruction, its output as a text pipe."""
+def spawn(
+    command: Sequence[str],
+    core: int,
+    *,
+    stdout: int | IO[str] = subprocess.PIPE,
+    stderr: int | IO[str] | None = None,
+    more: Mapping[str, str] | None = None,
+) -> subprocess.Popen[str]:
+    """Start ``command`` pinned to ``core`` from its first instruction, with ``more`` in its environment.
+
+    Its output is a text pipe, unless ``stdout`` says otherwise: a pipe that nobody reads stops a talkative server.
+    """
     mine = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})  # inherited by the child
     try:
         return subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=stderr,
             text=True,
-            env=environment(),
+            env=environment() | dict(more or {}),
             cwd=_REPOSITORY,
         )
     finally:
@@ -93,6 +103,16 @@ def resident(pid: int) -> int:
     )
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return user and system time of the family of ``pid``."""
+    ticks = 0
+    for each in family(pid):
+        with contextlib.suppress(OSError):
+            # Fields 14 and 15 of proc_pid_stat(5), counted behind the name in parentheses.
+            ticks += sum(map(int, Path(f"/proc/{each}/stat").read_text("utf-8").rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 class Usage:
     """Memory and CPU of a server and all its children, from the start of the block to its end."""
 
@@ -115,7 +135,7 @@ class Usage:
                 Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM
         self._anon_before = self._sum("RssAnon")
         self._rss_before = self._sum("VmRSS")
-        self._cpu_before = self._cpu()
+        self._cpu_before = cpu_seconds(self._pid)
         self._thread.start()
         return self
 
@@ -124,7 +144,7 @@ class Usage:
         self._stop.set()
         self._thread.join()
         self.peak_bytes = self._sum("VmHWM") - self._rss_before
-        self.cpu_seconds = self._cpu() - self._cpu_before
+        self.cpu_seconds = cpu_seconds(self._pid) - self._cpu_before
 
     def _sample(self) -> None:
         while not self._stop.wait(_SAMPLE_SECONDS):
@@ -138,11 +158,3 @@ class Usage:
                 found = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
                 total += int(found[1]) * 1024 if found else 0
         return total
-
-    def _cpu(self) -> float:
-        ticks = 0
-        for pid in family(self._pid):
-            with contextlib.suppress(OSError):
-                # Fields 14 and 15 of proc_pid_stat(5), counted behind the name in parentheses.
-                ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[11:13]))
-        return ticks / os.sysconf("SC_CLK_TCK")

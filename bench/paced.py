@@ -76,6 +76,9 @@ class Index:
         status, kind, body = "200 OK", "application/json", b"{}"
         if target == PAGE_PATH:
             kind, body = "application/vnd.pypi.simple.v1+json", json.dumps(self._page()).encode()
+        elif target == "/simple/":  # devpi wants it before any page
+            kind = "application/vnd.pypi.simple.v1+json"
+            body = json.dumps({"meta": {"api-version": "1.1"}, "projects": [{"name": PROJECT}]}).encode()
         elif target == "/+report":
             body = json.dumps({"requests": self._log, "first_byte": self._first_byte}).encode()
         elif target == "/+reset":

@@ -129,7 +129,7 @@ def nginx(directory: Path, upstream_port: int) -> Iterator[tuple[subprocess.Pope
     """Run nginx's proxy_cache for the block."""
     binary = nginx_installed()
     assert binary is not None
-    port = _free_port()
+    port = free_port()
     directory.mkdir(parents=True)
     configuration = directory / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""  # else the worker may not enter the directory
@@ -140,7 +140,8 @@ def nginx(directory: Path, upstream_port: int) -> Iterator[tuple[subprocess.Pope
         yield process, port
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that was free just now."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port

@@ -7,11 +7,8 @@ content. Times to the first byte count from the upstream's own first byte.
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import paced, servers
-from bench.crowd import Result
-from bench.machine import MB, Usage, cores, quantity, spawn
+from bench.crowd import Result, ask
+from bench.machine import MB, Usage, cores, quantity
 
 if TYPE_CHECKING:
     import argparse
@@ -162,12 +159,7 @@ class _Bench:
         return row
 
     def _crowd(self, port: int, target: str, clients: int, leave_at: float | None = None) -> list[Result]:
-        command = [sys.executable, "-m", "bench.crowd", str(self._content), str(port), target, str(clients)]
-        with spawn(command + ([str(leave_at)] if leave_at else []), cores()[1]) as process:
-            output, _ = process.communicate()
-        if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, command)
-        return [Result(**json.loads(line)) for line in output.splitlines()]
+        return ask(self._content, port, target, clients, leave_at)
 
 
 class _Poller(contextlib.AbstractContextManager["_Poller"]):

@@ -33,7 +33,10 @@ async def second() -> AsyncIterator[Upstream]:
 def _nothing_blocks_the_loop() -> Iterator[None]:
     """Fail on a blocking call of teepi's on the event loop (fault 20)."""
     with blockbuster_ctx("teepi", excluded_modules=_COMMANDS) as guard:
-        guard.functions["os.sendfile"].can_block_in("teepi/web/sendfile.py", "_send")  # to a socket that does not block
+        # To a socket that does not block.
+        guard.functions["os.sendfile"].can_block_in("teepi/web/sendfile.py", "_send")
+        for call in ("os.sendfile", "socket.socket.send"):
+            guard.functions[call].can_block_in("teepi/web/hot_files.py", "_send")
         guard.functions["io.BufferedReader.read"].can_block_in("teepi/store/files.py", "open_cached")  # a look-up
         guard.functions["io.BufferedReader.read"].can_block_in("teepi/store/metadata.py", "load")  # some kilobytes
         # Rare, and before the client's first byte: a cached file that is found damaged is moved away at once.

@@ -20,8 +20,6 @@ from teepi.web import connection
 from tests.http.links import file_target
 from tests.http.scene import CALM, until
 from tests.support.clients import RawClient, fetch
-from tests.support.teepi import Teepi, settings_for
-from tests.support.upstream import Upstream
 from tests.support.wheels import noise, wheel
 
 if TYPE_CHECKING:
@@ -32,6 +30,8 @@ if TYPE_CHECKING:
     from tests.http.clock import Clock
     from tests.support.clients import Answer
     from tests.support.projects import Project
+    from tests.support.teepi import Teepi
+    from tests.support.upstream import Upstream
 
 JSON = "application/vnd.pypi.simple.v1+json"
 UV = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
@@ -93,9 +93,11 @@ async def ordinary(teepi: Teepi) -> AsyncIterator[tuple[str, int]]:
     http = connection.Server(teepi.server.services.app.handle, teepi.server.limits, access_log=None)
     listener = await asyncio.get_running_loop().create_server(http, "127.0.0.1", 0)
     host, port = listener.sockets[0].getsockname()
-    yield host, port
-    listener.close()
-    await http.shutdown(0)
+    try:
+        yield host, port
+    finally:
+        listener.close()
+        await http.shutdown(0)
 
 
 # -- equality ----------------------------------------------------------------------------------------
@@ -165,12 +167,12 @@ async def said(client: RawClient, head: bytes, method: str) -> bytes | None:
     return _VARYING.sub(b"", answer.head.raw) + answer.body
 
 
-async def test_hot_path_answers_as_the_ordinary_path_does_byte_for_byte(tmp_path: Path) -> None:
+async def test_hot_path_answers_as_the_ordinary_path_does_byte_for_byte(
+    upstream: Upstream, make_teepi: MakeTeepi
+) -> None:
     """Generated requests, each asked of both three times: recorded, then hot, on one connection and on a new one."""
-    upstream = Upstream()
-    await upstream.start()
     publish(upstream)
-    teepi = await Teepi(settings_for(tmp_path, upstream.index_url), LIMITS).start()
+    teepi = await make_teepi(LIMITS)
     targets = await targets_of(teepi)
     etags = {name: (await fetch(teepi.address, target)).headers.get("etag", '"-"') for name, target in targets.items()}
     loop = asyncio.get_running_loop()
@@ -197,10 +199,7 @@ async def test_hot_path_answers_as_the_ordinary_path_does_byte_for_byte(tmp_path
 
     async with ordinary(teepi) as address:
         await asyncio.to_thread(every)
-        hot = hot_answers(teepi)
-    await teepi.stop()
-    await upstream.stop()
-    assert hot > 50
+    assert hot_answers(teepi) > 50
 
 
 @pytest.mark.parametrize(
@@ -346,6 +345,23 @@ async def test_client_that_asks_and_never_reads_fills_no_memory(upstream: Upstre
                 await client.send("GET", PAGE)
                 await asyncio.sleep(0)
         assert (await fetch(teepi.address, "/healthz")).status == 200
+
+
+async def test_file_that_the_socket_takes_in_part_is_sent_whole(upstream: Upstream, make_teepi: MakeTeepi) -> None:
+    """To a client that asks a hundred times before it reads; every answer comes whole and in order."""
+    content = noise(60_000)
+    upstream.project("demo", {"demo-3.0.tar.gz": content})
+    teepi = await make_teepi(LIMITS)
+    target = await file_target(teepi, "demo-3.0.tar.gz")
+    await warm(teepi, target)
+    before = hot_answers(teepi)
+    async with await RawClient.connect(teepi.address, receive_buffer_bytes=4096) as client:
+        for number in range(100):
+            await client.send("GET", target)
+            await until(lambda number=number: hot_answers(teepi) > before + min(number, 10))
+        for _ in range(100):
+            assert (await client.read_answer()).body == content
+    assert hot_answers(teepi) > before + 10
 
 
 # -- what takes an answer out ------------------------------------------------------------------------

@@ -7,10 +7,8 @@ are known not to change the answer. Everything else is left to the ordinary path
 from __future__ import annotations
 
 import math
-import os
 import re
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiohttp import HttpVersion11, web
@@ -20,6 +18,7 @@ from teepi.codings import choose_coding
 from teepi.hot_entries import Answer, Head, InFile
 from teepi.http_semantics import choose_page_format, shown_target, wants_fresh
 from teepi.logs import make_request_id
+from teepi.web.hot_files import Sent, send_file
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,6 +41,7 @@ _WRITE_BUFFER_BYTES: Final = 1 << 20  # a client that asks and never reads is le
 _JOINED_BYTES: Final = 16 << 10  # a larger body is not copied behind its head
 _BLOCKS_KEPT: Final = 1024
 _LONGEST_BLOCK: Final = 4096
+_LONGEST_AGENT: Final = 300  # characters in the access log
 
 _LINE: Final = re.compile(r"([A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -106,30 +106,39 @@ class HotPath:
             return False
         entry, answer, wish, condition = found
         is_whole = condition is None
-        head: Head | None
-        body: bytes | None
-        if not is_whole:
-            head, body = answer.not_modified if condition == answer.etag else None, b""
-        elif isinstance(answer.body, bytes):
-            head, body = answer.ok, answer.body
-        else:
-            head, body = answer.ok, self._read_file(answer.body, data)
-        if head is None or body is None:
+        head = answer.ok if is_whole else answer.not_modified if condition == answer.etag else None
+        if head is None:
             return False
         now = int(time.time())
         if now != self._second:
             self._second, self._date = now, rfc822_formatted_time().encode()
-        if len(body) < _JOINED_BYTES:
-            transport.write(b"".join((head.before, self._date, head.behind, body)))
+        said = b"".join((head.before, self._date, head.behind))
+        body = answer.body if is_whole else b""
+        if isinstance(body, InFile):
+            sent = send_file(transport, said, body)
+            if sent is Sent.GONE:
+                self.entries.remove(data[4 : data.find(b" HTTP/1.1")])
+            if sent is not Sent.YES:
+                return False
+            size = body.size
         else:
-            transport.writelines((b"".join((head.before, self._date, head.behind)), body))
-        self._count(entry, len(body), is_whole=is_whole)
+            size = len(body)
+            if size < _JOINED_BYTES:
+                transport.write(said + body)
+            else:
+                transport.writelines((said, body))
+        self._count(entry, size, is_whole=is_whole)
         if self.access_log is not None:
-            line = f"GET {shown_target(data[4 : data.find(b' HTTP/1.1')].decode('ascii'))} HTTP/1.1"
-            client = (transport.get_extra_info("peername") or ("",))[0]
-            status, request_id = 200 if is_whole else 304, make_request_id()
-            self.access_log.note(client, line, status, len(body), "", wish.agent[:300], 0.0, request_id, "hit")
+            self._log(self.access_log, data, transport, 200 if is_whole else 304, size, wish)
         return True
+
+    def _log(
+        self, access_log: AccessLog, data: bytes, transport: asyncio.Transport, status: int, size: int, wish: Wish
+    ) -> None:
+        target = shown_target(data[4 : data.find(b" HTTP/1.1")].decode("ascii"))
+        client = (transport.get_extra_info("peername") or ("",))[0]
+        agent = wish.agent[:_LONGEST_AGENT]
+        access_log.note(client, f"GET {target} HTTP/1.1", status, size, "", agent, 0.0, make_request_id(), "hit")
 
     def _find(self, data: bytes) -> tuple[Entry, Answer, Wish, bytes | None] | None:
         """Return what answers one GET head, with its wish and the value of If-None-Match; None when nothing may."""
@@ -172,22 +181,6 @@ class HotPath:
             self._wishes[block] = wish
         return wish
 
-    def _read_file(self, place: InFile, data: bytes) -> bytes | None:
-        """Return the bytes of the file that ``data`` asks for; None when they are gone or must be waited for."""
-        body = None
-        with suppress(OSError):
-            fd = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                if not _is_in_memory(fd, place.offset + place.size - 1):
-                    return None
-                body = os.pread(fd, place.size + 1, place.offset)
-            finally:
-                os.close(fd)
-        if body is None or len(body) != place.size:
-            self.entries.remove(data[4 : data.find(b" HTTP/1.1\r\n")])
-            return None
-        return body
-
     # -- what the ordinary path answers --------------------------------------------------------------
 
     def record(
@@ -208,6 +201,8 @@ class HotPath:
         """
         target, etag = request.raw_path, response.headers.get("ETag")
         if request.get(SEEN) != self.entries.drops or request.method != "GET" or request.version != HttpVersion11:
+            return
+        if expires_at <= time.monotonic():
             return
         if etag is None or not target.startswith("/") or not target.isascii() or "?" in target or "#" in target:
             return
@@ -243,21 +238,3 @@ def _head(response: web.StreamResponse) -> Head | None:
     lines = [f"HTTP/1.1 {response.status} {response.reason}", *(f"{name}: {value}" for name, value in headers.items())]
     before, _, behind = "\r\n".join([*lines, "", ""]).partition(f"\r\nDate: {headers['Date']}\r\n")
     return Head(f"{before}\r\nDate: ".encode(), f"\r\n{behind}".encode())
-
-
-if hasattr(os, "RWF_NOWAIT"):
-
-    def _is_in_memory(fd: int, position: int) -> bool:
-        """Whether a byte of a file can be read without waiting for the disk."""
-        try:
-            os.preadv(fd, [bytearray(1)], position, os.RWF_NOWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:  # a file system that cannot tell
-            return True
-        return True
-
-else:
-
-    def _is_in_memory(fd: int, position: int) -> bool:  # noqa: ARG001 - it cannot be told here
-        return True

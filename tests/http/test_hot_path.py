@@ -354,14 +354,11 @@ async def test_file_that_the_socket_takes_in_part_is_sent_whole(upstream: Upstre
     teepi = await make_teepi(LIMITS)
     target = await file_target(teepi, "demo-3.0.tar.gz")
     await warm(teepi, target)
-    before = hot_answers(teepi)
     async with await RawClient.connect(teepi.address, receive_buffer_bytes=4096) as client:
-        for number in range(100):
+        for _ in range(100):
             await client.send("GET", target)
-            await until(lambda number=number: hot_answers(teepi) > before + min(number, 10))
         for _ in range(100):
             assert (await client.read_answer()).body == content
-    assert hot_answers(teepi) > before + 10
 
 
 # -- what takes an answer out ------------------------------------------------------------------------

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from teepi.hot_entries import InFile
 
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_ONE_BYTE: Final = [bytearray(1)]
 _MORE: Final = getattr(socket, "MSG_MORE", 0)  # else the head would go as a packet of its own
 
 
@@ -54,8 +55,8 @@ def send_file(transport: asyncio.Transport, head: bytes, place: InFile) -> Sent:
 def _send(transport: asyncio.Transport, head: bytes, fd: int, place: InFile) -> None:
     """Send by the socket itself, which is empty-handed: the transport has nothing to write."""
     there = transport.get_extra_info("socket")
-    # A second object for the same descriptor, made without a system call; uvloop's own cannot send.
-    sock = socket.socket(there.family, socket.SOCK_STREAM, 0, fileno=there.fileno())
+    # A second object for the same descriptor, of the plain type and made without a system call; uvloop's cannot send.
+    sock = socket.SocketType(there.family, socket.SOCK_STREAM, 0, fileno=there.fileno())
     written = sent = 0
     try:
         written = sock.send(head, _MORE)
@@ -77,7 +78,7 @@ if hasattr(os, "RWF_NOWAIT"):
     def _is_in_memory(fd: int, position: int) -> bool:
         """Whether a byte of a file can be read without waiting for the disk."""
         try:
-            os.preadv(fd, [bytearray(1)], position, os.RWF_NOWAIT)
+            os.preadv(fd, _ONE_BYTE, position, os.RWF_NOWAIT)
         except BlockingIOError:
             return False
         except OSError:  # a file system that cannot tell

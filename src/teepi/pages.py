@@ -321,12 +321,12 @@ class Pages:
 
     async def invalidate(self, project: str) -> None:
         """Ask upstream at the next request for the page of ``project``, in whichever index; until then it stays."""
-        self._hot.drop(project)
         for index in tuple(self._upstreams):  # a reload may come in between
             self._revalidation.forget_absence((index, project))
             page = await self._known((index, project))
             if page is not None:
                 page.confirmed_at = -math.inf
+            self._hot.drop(project)
 
     async def variant(self, page: Page, form: PageFormat, base: str, coding: Coding = Coding.IDENTITY) -> Variant:
         """Return ``page`` in ``form`` and ``coding`` with links relative to ``base`` (from the page to the index)."""

@@ -10,6 +10,7 @@ import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,7 +20,8 @@ from teepi.limits import Limits
 from teepi.web import connection
 from tests.http.links import file_target
 from tests.http.scene import CALM, until
-from tests.support.clients import RawClient, fetch
+from tests.support.certificates import make_pair
+from tests.support.clients import RawClient, TlsClient, fetch
 from tests.support.wheels import noise, wheel
 
 if TYPE_CHECKING:
@@ -359,6 +361,23 @@ async def test_file_that_the_socket_takes_in_part_is_sent_whole(upstream: Upstre
             await client.send("GET", target)
         for _ in range(100):
             assert (await client.read_answer()).body == content
+
+
+async def test_hot_answers_over_tls_go_through_the_transport(
+    upstream: Upstream, make_teepi: MakeTeepi, tmp_path: Path
+) -> None:
+    """Page and file are whole; nothing goes past the encryption."""
+    publish(upstream)
+    pair = make_pair(tmp_path / "tls")
+    teepi = await make_teepi(LIMITS, tls_cert=pair.cert, tls_key=pair.key)
+    async with await TlsClient.connect_tls(teepi.address, pair.trust) as client:
+        page = json.loads((await client.get(PAGE, {"Accept": JSON})).body)
+        [link] = [file["url"] for file in page["files"] if file["filename"] == BUILT.filename]
+        for target in (PAGE, urljoin(PAGE, link)):
+            bodies = {(await client.get(target, {"Accept": JSON})).body for _ in range(6)}
+            assert len(bodies) == 1
+        assert bodies == {BUILT.content}
+    assert hot_answers(teepi) > 4
 
 
 # -- what takes an answer out ------------------------------------------------------------------------

@@ -373,9 +373,9 @@ async def test_hot_answers_over_tls_go_through_the_transport(
     async with await TlsClient.connect_tls(teepi.address, pair.trust) as client:
         page = json.loads((await client.get(PAGE, {"Accept": JSON})).body)
         [link] = [file["url"] for file in page["files"] if file["filename"] == BUILT.filename]
-        for target in (PAGE, urljoin(PAGE, link)):
-            bodies = {(await client.get(target, {"Accept": JSON})).body for _ in range(6)}
-            assert len(bodies) == 1
+        pages = {(await client.get(PAGE, {"Accept": JSON})).body for _ in range(6)}
+        assert len(pages) <= 2  # what was read out of a wheel may become known in between
+        bodies = {(await client.get(urljoin(PAGE, link))).body for _ in range(6)}
         assert bodies == {BUILT.content}
     assert hot_answers(teepi) > 4
 

@@ -31,6 +31,8 @@ class InFile:
     path: str
     offset: int
     size: int
+    sha256: str | None = None
+    """In hex: of what is not synced, and so is compared each time."""
 
 
 @dataclass(slots=True)

@@ -146,9 +146,9 @@ class CoreMetadata:
             msg = f"The core metadata of {wheel.filename} is not here yet; teepi goes on reading it. Try again."
             raise Unavailable(msg) from None
 
-    def place(self, wheel: FileRecord, stored: StoredMetadata) -> InFile:
-        """Return where what was read out of ``wheel`` lies."""
-        return self._store.place(wheel.key, stored)
+    def place(self, wheel: FileRecord, stored: StoredMetadata) -> tuple[InFile, Callable[[], None]]:
+        """Return where what was read out of ``wheel`` lies, and what notes its use."""
+        return self._store.place(wheel.key, stored), partial(self._store.note_use, wheel.key)
 
     # -- what came out -------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import logging
+import os
 import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -463,6 +464,71 @@ async def test_page_that_is_invalidated_asks_upstream_at_once(upstream: Upstream
     assert (await fetch(teepi.address, "/cache/demo", None, "DELETE")).status == 200
     assert (await fetch(teepi.address, PAGE)).status == 200
     assert upstream.count("GET", project.page_path) == asked + 1
+
+
+@pytest.mark.parametrize("shape", ["/index/demo/{0}", "/packages/demo/{0}"])
+async def test_file_by_name_or_path_is_never_hot(upstream: Upstream, make_teepi: MakeTeepi, shape: str) -> None:
+    """What it means hangs on the page's freshness, or on what other pages link to."""
+    publish(upstream)
+    teepi = await make_teepi(LIMITS)
+    await targets_of(teepi)
+    before = hot_answers(teepi)
+    for _ in range(5):
+        assert (await fetch(teepi.address, shape.format(BUILT.filename))).body == BUILT.content
+    assert hot_answers(teepi) == before
+
+
+async def test_target_longer_than_any_that_is_linked_to_is_not_remembered(
+    upstream: Upstream, make_teepi: MakeTeepi
+) -> None:
+    """Any number of slashes lead to a page, and would fill memory."""
+    publish(upstream)
+    teepi = await make_teepi(LIMITS)
+    await warm(teepi, PAGE)
+    target = "/simple" + "/" * 1000 + "demo/"
+    for _ in range(4):
+        assert (await fetch(teepi.address, target)).status == 200
+    assert list(teepi.server.services.hot.entries.by_target) == [PAGE.encode()]
+
+
+async def test_condition_behind_the_empty_line_is_none(upstream: Upstream, make_teepi: MakeTeepi) -> None:
+    """It belongs to whatever comes next, which is no request."""
+    publish(upstream)
+    teepi = await make_teepi(LIMITS)
+    etag = (await warm(teepi, PAGE)).headers["etag"]
+    await warm(teepi, PAGE, {"If-None-Match": etag})
+    head = f"GET {PAGE} HTTP/1.1\r\nHost: teepi.example\r\n\r\nIf-None-Match: {etag}\r\n\r\n"
+    async with await RawClient.connect(teepi.address) as client:
+        await client.send_bytes(head.encode())
+        assert (await client.read_answer()).status == 400
+
+
+async def test_core_metadata_that_was_damaged_is_read_out_again(upstream: Upstream, make_teepi: MakeTeepi) -> None:
+    """It is not synced, so its bytes are compared each time."""
+    publish(upstream)
+    teepi = await make_teepi(LIMITS)
+    target = (await targets_of(teepi))["read out"]
+    await warm(teepi, target)
+    [path] = (teepi.settings.cache_dir / "v1/metadata").glob("*/*")
+    data = bytearray(path.read_bytes())
+    data[-10:] = b"x" * 10
+    path.write_bytes(data)
+    for _ in range(3):
+        assert (await fetch(teepi.address, target)).body == BUILT.metadata
+
+
+async def test_use_of_hot_core_metadata_is_noted_once_a_day(upstream: Upstream, make_teepi: MakeTeepi) -> None:
+    """Eviction of what nobody uses goes by it, on disks that note no reading."""
+    publish(upstream)
+    teepi = await make_teepi(LIMITS)
+    target = (await targets_of(teepi))["read out"]
+    [path] = (teepi.settings.cache_dir / "v1/metadata").glob("*/*")
+    written = path.stat().st_mtime
+    await fetch(teepi.address, target)
+    os.utime(path, (1, written))
+    await warm(teepi, target)
+    await until(lambda: path.stat().st_atime > 1)
+    assert path.stat().st_mtime == written
 
 
 async def test_page_of_an_index_made_of_others_is_never_hot(upstream: Upstream, make_teepi: MakeTeepi) -> None:

@@ -51,6 +51,7 @@ class MetadataStore:
         self.documents = Documents(root, "*/*", space, is_used_by_reading=True)
         self._root = root
         self.executor = executor
+        self._noted: dict[str, float] = {}
 
     def path(self, wheel: FileKey) -> Path:
         """Return where what is read out of ``wheel`` lies."""
@@ -74,7 +75,15 @@ class MetadataStore:
 
     def place(self, wheel: FileKey, stored: StoredMetadata) -> InFile:
         """Return where the content of ``stored`` lies, once it is saved."""
-        return InFile(str(self.path(wheel)), len(_first_line(wheel, stored)), len(stored.content))
+        return InFile(str(self.path(wheel)), len(_first_line(wheel, stored)), len(stored.content), stored.sha256)
+
+    def note_use(self, wheel: FileKey) -> None:
+        """Note, about once a day and in a thread, that it was read without :meth:`load`."""
+        now = time.time()
+        if self._noted.get(wheel.value, 0.0) < now - _NOTED_SECONDS:
+            self._noted[wheel.value] = now
+            with contextlib.suppress(RuntimeError):  # teepi stops
+                self.executor.submit(_note_use, self.path(wheel), now)
 
     def save(self, wheel: FileKey, stored: StoredMetadata) -> None:
         """Write ``stored``. Raises OSError; what was there before stays then."""
@@ -84,3 +93,8 @@ class MetadataStore:
 
 def _first_line(wheel: FileKey, stored: StoredMetadata) -> bytes:
     return json.dumps({"wheel": wheel.value, "sha256": stored.sha256}).encode() + b"\n"
+
+
+def _note_use(path: Path, now: float) -> None:
+    with contextlib.suppress(OSError):
+        os.utime(path, (now, path.stat().st_mtime))

@@ -66,12 +66,12 @@ class FileHandlers:
 
     async def by_path(self, request: BaseRequest, path: str) -> web.StreamResponse:
         """``/packages/{path}``: the one known URL of the default index with that path."""
-        self._begin(request, path)
+        self._begin(request, path, may_be_hot=False)  # another page may link to the same path at another host
         return await self._answer(request, await self._indexes.file_by_path(path))
 
     async def by_name(self, request: BaseRequest, project: str, filename: str) -> web.StreamResponse:
         """Answer proxpi's ``/index/{project}/{file}``."""
-        self._begin(request, filename)
+        self._begin(request, filename, may_be_hot=False)  # what it is hangs on how fresh the page is
         return await self._answer(request, await self._indexes.file_by_name(canonicalize_name(project), filename))
 
     # -- one answer ----------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class FileHandlers:
             response = web.Response(headers=headers, body=stored.content)
             await response.prepare(request)
             if outcome is Outcome.HIT:
-                self._note(request, response, record, (self._core_metadata.place(wheel, stored), _nothing))
+                self._note(request, response, record, self._core_metadata.place(wheel, stored))
             return response
         start, stop = wanted.resolve(total)
         self._sent(stop - start, outcome)
@@ -193,9 +193,10 @@ class FileHandlers:
             response.content_length = passed.stop - passed.start
             return await self._senders.relay(request, response, passed.stream, passed.stop - passed.start)
 
-    def _begin(self, request: BaseRequest, name: str) -> None:
+    def _begin(self, request: BaseRequest, name: str, *, may_be_hot: bool = True) -> None:
         request[answers.KIND] = "metadata" if name.endswith(METADATA) else "file"
-        request[SEEN] = self._hot.entries.drops
+        if may_be_hot:
+            request[SEEN] = self._hot.entries.drops
 
     def _note(
         self,
@@ -222,10 +223,6 @@ class FileHandlers:
             metrics.misses += 1
         else:
             metrics.collapsed += 1
-
-
-def _nothing() -> None:
-    """Note no use: what was read out of wheels stays as long as they do."""
 
 
 def _headers(record: FileRecord, facts: FileFacts, outcome: Outcome, *, immutable: bool) -> dict[str, str]:

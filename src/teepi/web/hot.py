@@ -41,6 +41,7 @@ _WRITE_BUFFER_BYTES: Final = 1 << 20  # a client that asks and never reads is le
 _JOINED_BYTES: Final = 16 << 10  # a larger body is not copied behind its head
 _BLOCKS_KEPT: Final = 1024
 _LONGEST_BLOCK: Final = 4096
+_LONGEST_TARGET: Final = 1000  # any number of slashes lead to a page, and each target takes memory
 _LONGEST_AGENT: Final = 300  # characters in the access log
 
 _LINE: Final = re.compile(r"([A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
@@ -202,7 +203,7 @@ class HotPath:
         target, etag = request.raw_path, response.headers.get("ETag")
         if request.get(SEEN) != self.entries.drops or request.method != "GET" or request.version != HttpVersion11:
             return
-        if expires_at <= time.monotonic():
+        if expires_at <= time.monotonic() or len(target) > _LONGEST_TARGET:
             return
         if etag is None or not target.startswith("/") or not target.isascii() or "?" in target or "#" in target:
             return
@@ -222,6 +223,8 @@ class HotPath:
 
 def _without_condition(block: bytes) -> tuple[bytes, bytes | None]:
     """Take If-None-Match out of header lines, and return its value, when it is written as clients write it."""
+    if block.find(b"\r\n\r\n") != len(block) - 4:  # what is behind the empty line is no header
+        return block, None
     for name in _CONDITIONS:
         at = block.find(name)
         if at >= 0:

@@ -5,6 +5,7 @@ Only what the kernel has in memory and takes whole is sent so; what it does not 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from enum import Enum, auto
@@ -41,7 +42,12 @@ def send_file(transport: asyncio.Transport, head: bytes, place: InFile) -> Sent:
             return Sent.GONE
         if not _is_in_memory(fd, place.offset + place.size - 1):
             return Sent.LATER
-        if transport.get_write_buffer_size() or transport.get_extra_info("sslcontext") is not None:
+        if place.sha256 is not None:
+            body = os.pread(fd, place.size, place.offset)
+            if hashlib.sha256(body).hexdigest() != place.sha256:
+                return Sent.GONE
+            transport.writelines((head, body))
+        elif transport.get_write_buffer_size() or transport.get_extra_info("sslcontext") is not None:
             transport.writelines((head, os.pread(fd, place.size, place.offset)))
         else:
             _send(transport, head, fd, place)

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import json
 import logging
-import os
 import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -497,7 +496,7 @@ async def test_condition_behind_the_empty_line_is_none(upstream: Upstream, make_
     teepi = await make_teepi(LIMITS)
     etag = (await warm(teepi, PAGE)).headers["etag"]
     await warm(teepi, PAGE, {"If-None-Match": etag})
-    head = f"GET {PAGE} HTTP/1.1\r\nHost: teepi.example\r\n\r\nIf-None-Match: {etag}\r\n\r\n"
+    head = f"GET {PAGE} HTTP/1.1\r\nHost: teepi.example\r\n\r\nIf-None-Match: {etag}\r\n"
     async with await RawClient.connect(teepi.address) as client:
         await client.send_bytes(head.encode())
         assert (await client.read_answer()).status == 400
@@ -515,20 +514,6 @@ async def test_core_metadata_that_was_damaged_is_read_out_again(upstream: Upstre
     path.write_bytes(data)
     for _ in range(3):
         assert (await fetch(teepi.address, target)).body == BUILT.metadata
-
-
-async def test_use_of_hot_core_metadata_is_noted_once_a_day(upstream: Upstream, make_teepi: MakeTeepi) -> None:
-    """Eviction of what nobody uses goes by it, on disks that note no reading."""
-    publish(upstream)
-    teepi = await make_teepi(LIMITS)
-    target = (await targets_of(teepi))["read out"]
-    [path] = (teepi.settings.cache_dir / "v1/metadata").glob("*/*")
-    written = path.stat().st_mtime
-    await fetch(teepi.address, target)
-    os.utime(path, (1, written))
-    await warm(teepi, target)
-    await until(lambda: path.stat().st_atime > 1)
-    assert path.stat().st_mtime == written
 
 
 async def test_page_of_an_index_made_of_others_is_never_hot(upstream: Upstream, make_teepi: MakeTeepi) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import struct
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -131,6 +133,17 @@ def test_client_that_has_gone_ends_the_connection(tmp_path: Path, pair: tuple[so
     assert send(transport, file(tmp_path)) is Sent.YES
     assert transport.is_aborted
     assert not transport.given
+
+
+def test_bytes_of_another_digest_are_not_sent(tmp_path: Path, pair: tuple[socket.socket, socket.socket]) -> None:
+    """Of what is not synced: a power cut may leave anything."""
+    ours, theirs = pair
+    place = file(tmp_path)
+    for sha256, sent in ((hashlib.sha256(CONTENT).hexdigest(), Sent.YES), ("0" * 64, Sent.GONE)):
+        transport = Transport(ours)
+        assert send(transport, replace(place, sha256=sha256)) is sent
+        assert transport.given == (HEAD + CONTENT if sent is Sent.YES else b"")
+    assert taken(theirs) == b""
 
 
 @pytest.mark.parametrize("change", ["gone", "longer", "shorter", "link", "directory", "fifo"])

@@ -15,7 +15,17 @@ import pytest
 
 from teepi.errors import StoreError
 from teepi.model import Digest, FileKey
-from teepi.store import PageStore, PartialNotes, Store, StoredPage, disk, files, partial
+from teepi.store import (
+    MetadataStore,
+    PageStore,
+    PartialNotes,
+    Store,
+    StoredMetadata,
+    StoredPage,
+    disk,
+    files,
+    partial,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -279,3 +289,20 @@ async def test_page_of_a_name_that_is_none_raises(tmp_path: Path) -> None:
         pages = PageStore(tmp_path, executor)
         with pytest.raises(ValueError, match="not a normalised project"):
             await pages.load("root/pypi", "../../etc")
+
+
+def test_use_of_core_metadata_that_was_not_loaded_is_noted_once_a_day(tmp_path: Path) -> None:
+    """Eviction goes by it; when it was read out does not change."""
+    wheel = FileKey("sha256:" + "a" * 64)
+    with ThreadPoolExecutor(1) as executor:
+        store = MetadataStore(tmp_path, executor)
+        store.save(wheel, StoredMetadata.of(b"Name: demo"))
+        path = store.path(wheel)
+        used = []
+        for _ in range(2):
+            os.utime(path, (1, 2))
+            store.note_use(wheel)
+            executor.submit(int).result()
+            used.append(path.stat().st_atime > 1)
+            assert path.stat().st_mtime == 2
+    assert used == [True, False]

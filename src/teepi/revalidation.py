@@ -12,7 +12,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from teepi.breaker import Breaker
-from teepi.errors import Interrupted, NotFound, TeepiError, Unavailable
+from teepi.errors import Interrupted, NotFound, Unavailable
+from teepi.single_flight import result_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -94,16 +95,7 @@ class Revalidation:
             breaker.dawdled()
             msg = f"Upstream has not answered for {project} yet; teepi goes on asking. Try again."
             raise Unavailable(msg)
-        if task.cancelled():
-            msg = "teepi is stopping; try again in a moment."
-            raise Unavailable(msg)
-        error = task.exception()
-        if error is None:
-            return task.result()
-        if isinstance(error, TeepiError):
-            raise error.with_traceback(None)
-        msg = f"The page of {project} could not be made ({type(error).__name__}); see teepi's log."
-        raise Unavailable(msg) from error
+        return result_of(task, f"teepi failed on the page of {project}")
 
     def _answered(self, key: Key, task: asyncio.Task[Page], asked_at: float) -> None:
         del self._asking[key]

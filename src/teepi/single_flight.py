@@ -48,13 +48,18 @@ class SingleFlight(Generic[T]):
         done, _ = await asyncio.wait({task}, timeout=left)
         if not done:
             raise TimeoutError
-        if task.cancelled():
-            msg = "teepi is stopping; try again in a moment."
-            raise Unavailable(msg)
-        error = task.exception()
-        if error is None:
-            return task.result()
-        if isinstance(error, TeepiError):
-            raise error.with_traceback(None)
-        msg = f"teepi failed on this request ({type(error).__name__}); see its log."
-        raise Unavailable(msg) from error
+        return result_of(task, "teepi failed on this request")
+
+
+def result_of(task: asyncio.Task[T], failed: str) -> T:
+    """Return what a task that is done gives. Raises its own error, else :class:`Unavailable`; ``failed`` begins it."""
+    if task.cancelled():
+        msg = "teepi is stopping; try again in a moment."
+        raise Unavailable(msg)
+    error = task.exception()
+    if error is None:
+        return task.result()
+    if isinstance(error, TeepiError):
+        raise error.with_traceback(None)
+    msg = f"{failed} ({type(error).__name__}); see its log."
+    raise Unavailable(msg) from error

@@ -516,6 +516,37 @@ async def test_core_metadata_that_was_damaged_is_read_out_again(upstream: Upstre
         assert (await fetch(teepi.address, target)).body == BUILT.metadata
 
 
+async def test_invalidation_that_a_request_overtakes_holds(
+    upstream: Upstream, make_teepi: MakeTeepi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that turns hot while the indexes are gone through is taken out all the same."""
+    project = publish(upstream)
+    teepi = await make_teepi(LIMITS)
+    indexes = dict.fromkeys(("root/pypi", "team/too"), teepi.settings.indexes["root/pypi"])
+    teepi.server.reload(replace(teepi.settings, indexes=indexes))
+    target = "/team/too/+simple/demo/"
+    await warm(teepi, target)
+    pages = teepi.server.services.pages
+    known, reached, go = pages._known, asyncio.Event(), asyncio.Event()  # noqa: SLF001 - it stands between two steps
+
+    async def held(key: tuple[str, str]) -> Any:
+        page = await known(key)
+        if key[0] == "team/too" and not reached.is_set():
+            reached.set()
+            await go.wait()
+        return page
+
+    monkeypatch.setattr(pages, "_known", held)
+    invalidating = asyncio.ensure_future(pages.invalidate("demo"))
+    await reached.wait()
+    await warm(teepi, target)
+    go.set()
+    await invalidating
+    asked = upstream.count("GET", project.page_path)
+    assert (await fetch(teepi.address, target)).status == 200
+    assert upstream.count("GET", project.page_path) == asked + 1
+
+
 async def test_page_of_an_index_made_of_others_is_never_hot(upstream: Upstream, make_teepi: MakeTeepi) -> None:
     """It hangs on each of them."""
     publish(upstream)

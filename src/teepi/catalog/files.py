@@ -7,6 +7,7 @@ unknown it is empty.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, TypeVar
 
 from teepi.catalog import tables
@@ -25,7 +26,7 @@ Names = tuple[str, str, str]
 """Index, project and file name."""
 
 
-class FileTable:
+class FileTable(ABC):
     """Mixed into :class:`~teepi.catalog.Catalog`, which says in which thread and on which database things happen."""
 
     totals: tuple[int, int]
@@ -35,20 +36,25 @@ class FileTable:
     _touched: dict[str, float]
     _writer: ThreadPoolExecutor
 
+    @abstractmethod
     async def _on(self, thread: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
-        raise NotImplementedError
+        """Run ``work`` in ``thread``."""
 
+    @abstractmethod
     async def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        raise NotImplementedError
+        """Change what can be changed, in the writer thread."""
 
+    @abstractmethod
     async def _rows_of(self, query: str, *values: str | int) -> tuple[list[Row], list[Row]]:
-        raise NotImplementedError
+        """Return the rows of the disk, and of what lies over it."""
 
+    @abstractmethod
     def _attempt(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        raise NotImplementedError
+        """Change the disk, or what lies over it when the disk cannot be written."""
 
+    @abstractmethod
     def _rows(self, connection: sqlite3.Connection | None, query: str, values: tuple[str | int, ...]) -> list[Row]:
-        raise NotImplementedError
+        """Return the rows of one database, none where there is none."""
 
     # -- changing ------------------------------------------------------------------------------------
 

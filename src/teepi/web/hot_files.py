@@ -11,13 +11,14 @@ import socket
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
+from teepi.page_cache import is_in_memory
+
 if TYPE_CHECKING:
     import asyncio
 
     from teepi.hot_entries import InFile
 
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_ONE_BYTE: Final = [bytearray(1)]
 _MORE: Final = getattr(socket, "MSG_MORE", 0)  # else the head would go as a packet of its own
 
 
@@ -40,7 +41,7 @@ def send_file(transport: asyncio.Transport, head: bytes, place: InFile) -> Sent:
     try:
         if os.lseek(fd, 0, os.SEEK_END) != place.offset + place.size:
             return Sent.GONE
-        if not _is_in_memory(fd, place.offset + place.size - 1):
+        if is_in_memory(fd, place.offset + place.size - 1) is False:
             return Sent.LATER
         if place.sha256 is not None:
             body = os.pread(fd, place.size, place.offset)
@@ -77,21 +78,3 @@ def _send(transport: asyncio.Transport, head: bytes, fd: int, place: InFile) -> 
         sock.detach()
     if written < len(head) or sent < place.size:
         transport.writelines((head[written:], os.pread(fd, place.size - sent, place.offset + sent)))
-
-
-if hasattr(os, "RWF_NOWAIT"):
-
-    def _is_in_memory(fd: int, position: int) -> bool:
-        """Whether a byte of a file can be read without waiting for the disk."""
-        try:
-            os.preadv(fd, _ONE_BYTE, position, os.RWF_NOWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:  # a file system that cannot tell
-            return True
-        return True
-
-else:
-
-    def _is_in_memory(fd: int, position: int) -> bool:  # noqa: ARG001 - it cannot be told here
-        return True

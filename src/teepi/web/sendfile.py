@@ -17,6 +17,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, cast
 
+from teepi.page_cache import is_in_memory
 from teepi.readable import Landed
 
 if TYPE_CHECKING:
@@ -30,12 +31,10 @@ _SWEEP_SECONDS: Final = 1.0
 _TCP_ESTABLISHED: Final = 1
 _LINGER_NONE: Final = struct.pack("ii", 1, 0)
 
-_NOWAIT: Final = getattr(os, "RWF_NOWAIT", None)  # of preadv2(2): Linux only
 _PROBED_BYTES: Final = 1 << 20  # so much is taken to be like its ends: a probe takes a microsecond, a step fifty
 _ADVISED_BYTES: Final = 4 << 20  # so much the disk may be ahead of a client
 _READ_BYTES: Final = 1 << 16  # more would be mapped anew each time
 _READERS: Final = 8  # threads: a disk that hangs stops cold files and nothing else
-_byte: Final = bytearray(1)
 
 
 def reset(transport: asyncio.Transport) -> None:
@@ -117,7 +116,7 @@ class FileSender:
         self._fd = fd
         self._writing = False
         self._queued = False
-        self._is_probed = _NOWAIT is not None and isinstance(body, Landed)  # what arrives has just been written
+        self._is_probed = isinstance(body, Landed)  # what arrives has just been written
         self._is_reading = False
         self._warm_until = 0
         """From the cursor up to here the file is in memory, as far as is known."""
@@ -226,13 +225,13 @@ class FileSender:
         """Whether the next bytes of a cached file are in memory, judged by the first and the last of them."""
         fd = cast("Descriptor", self._body.file).fd
         first, stop = self._cursor.position, min(self._cursor.position + _PROBED_BYTES, self._stop)
-        try:
-            for offset in (first, stop - 1):
-                os.preadv(fd, [_byte], offset, cast("int", _NOWAIT))
-        except BlockingIOError:
-            return False
-        except OSError:  # not on this file system: it is sent as it is, and what else is wrong shows then
-            self._is_probed = False
+        for offset in (first, stop - 1):
+            found = is_in_memory(fd, offset)
+            if found is None:  # it is sent as it is, and what is wrong with it shows then
+                self._is_probed = False
+                break
+            if not found:
+                return False
         self._warm_until = stop
         return True
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from teepi import maintenance, operator_channel
+from teepi.accounts import Accounts
 from teepi.catalog import Catalog
+from teepi.credentials import Credentials
+from teepi.data import Archive
 from teepi.errors import NoCoreMetadata
 from teepi.eviction import Keeper
 from teepi.exposition import Exposition, Gauges
@@ -26,22 +30,29 @@ from teepi.operations import Operations, Running
 from teepi.overview import Overviews
 from teepi.pages import Pages
 from teepi.readiness import DISK_EVERY_SECONDS, ROWS_EVERY_SECONDS, Probe, Readiness
+from teepi.stages import Stages
 from teepi.store import DiskState, DocumentStores, ListStore, Store
 from teepi.tasks import TaskScope, in_executor
+from teepi.uploads import Uploads
 from teepi.upstream import Upstream
 from teepi.verification import scrub_forever
-from teepi.web.app import App
+from teepi.web import answers
+from teepi.web.app import App, Private
+from teepi.web.devpi import DevpiHandlers
 from teepi.web.files import FileHandlers
+from teepi.web.gate import Gate
 from teepi.web.hot import HotPath
 from teepi.web.legacy import LegacyHandlers
 from teepi.web.operator import OperatorHandlers
 from teepi.web.ops import OpsHandlers
 from teepi.web.send import Senders
 from teepi.web.simple import PageHandlers
+from teepi.web.stages import StageHandlers
 from teepi.web.ui import UiHandlers
+from teepi.web.uploads import UploadHandlers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from teepi.config import Settings
     from teepi.download import Registry
@@ -51,6 +62,8 @@ if TYPE_CHECKING:
     from teepi.model import FileRecord
 
 log = logging.getLogger(__name__)
+
+_MOST_PROJECTS: Final = 100_000  # of a mirror's cached ones in devpi's list
 
 
 class Upstreams:
@@ -97,12 +110,13 @@ class Services:
     upstreams: Upstreams
     readiness: Readiness
     history: History
+    accounts: Accounts
     start: Callable[[], None]
     """Starts what runs behind the requests."""
 
     def reload(self, former: Settings, now: Settings) -> None:
         """Take over what changed between two settings and is not looked up at each request."""
-        self.upstreams.change(former.indexes, now.indexes)
+        self.accounts.settings_changed()
         self.hot.entries.clear()
         if former.synthesize_metadata != now.synthesize_metadata:
             self.pages.forget_variants()
@@ -118,8 +132,8 @@ async def assemble(  # noqa: PLR0915 - one line for each service
 ) -> Services:
     """Open cache and catalogue and make all services; ``undo`` closes them. Raises :class:`StoreError` or OSError."""
     settings = live.settings
-    with contextlib.suppress(OSError):  # precious files come later; the place is kept for them
-        await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True, mode=0o700)
+    archive = await asyncio.to_thread(Archive.open, settings.data_dir)
+    undo.push_async_callback(archive.close)
     store = await asyncio.to_thread(Store, settings.cache_dir)
     undo.push_async_callback(asyncio.to_thread, store.close)  # which waits for its threads
     await asyncio.to_thread(store.lock)
@@ -152,6 +166,35 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         if not (wheel.metadata or live.synthesize_metadata):
             raise NoCoreMetadata(f"Upstream has no core metadata of {wheel.filename}.")
         return await core_metadata.read(await indexes.file(wheel.index, wheel.address + METADATA))
+
+    credentials = Credentials()
+    undo.callback(credentials.close)
+    served = live.indexes
+
+    def mirrors_changed(mirrors: Mapping[str, IndexSettings]) -> None:
+        nonlocal served
+        live.made(mirrors)
+        connected.change(served, live.indexes)
+        served = live.indexes
+        entries.clear()
+
+    accounts = Accounts(archive, credentials, live, mirrors_changed)
+    await accounts.load()
+    if accounts.empty_root:
+        log.warning(
+            "root logs in with an EMPTY PASSWORD (insecure_empty_root): whoever reaches this port can point root/pypi "
+            "elsewhere. Set a password with 'teepi user passwd root'."
+        )
+    stages = Stages(archive, accounts, indexes, pages)
+    checking = ThreadPoolExecutor(4, thread_name_prefix="uploads")
+    undo.callback(checking.shutdown)
+    uploads = Uploads(archive, checking, lambda index, project: None)
+    gate = Gate(accounts)
+
+    async def projects_of(index: str) -> Sequence[str]:
+        if stages.stage(index) is not None:
+            return await stages.own_projects(index)
+        return sorted({row[1] for row in await catalog.projects("", _MOST_PROJECTS) if row[0] == index})
 
     legacy = Legacy(upstreams, stores.legacy, scope, limits, live, read_metadata)
     senders = Senders(limits, metrics)
@@ -216,6 +259,12 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         OpsHandlers(registry, metrics, lambda: catalog.totals, problems, readiness, exposition, history),
         ui,
         operator,
+        Private(
+            gate,
+            DevpiHandlers(accounts, gate, projects_of, answers.origin),
+            StageHandlers(stages, indexes, pages, senders, answers.origin, limits.refresh_seconds),
+            UploadHandlers(accounts, gate, stages, uploads, live),
+        ),
         metrics,
         proxpi_invalidation=settings.proxpi_invalidation,
     )
@@ -229,4 +278,4 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         scope.start(history.keep_forever(), name="sampling hits and bytes")
         scope.start(lag.sample_forever(), name="sampling the event loop")
 
-    return Services(app, hot, operator, operations, keeper, store, catalog, pages, connected, readiness, history, start)
+    return Services(app, hot, operator, operations, keeper, store, catalog, pages, connected, readiness, history, accounts, start)

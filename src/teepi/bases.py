@@ -68,12 +68,13 @@ class Bases:
         first = owners[0].stored
         content_type, body = first.content_type, first.body
         if len(owners) > 1:
-            content_type, body = "application/json", _merged([owner.content.document for owner in owners])
+            document = merged([owner.content.document for owner in owners])
+            content_type, body = "application/json", msgspec.json.encode(document)
         stored = StoredPage(index, project, first.url, content_type, None, None, time.time(), body)
         return await self._pages.adopt(stored, made_of)
 
 
-def _merged(documents: Sequence[dict[str, Any]]) -> bytes:
+def merged(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Put pages (PEP 691) together: all files, of one name the first; what else there is from the first page."""
     files: dict[str, list[dict[str, Any]]] = {}
     for document in documents:
@@ -82,14 +83,14 @@ def _merged(documents: Sequence[dict[str, Any]]) -> bytes:
             if file["filename"] not in files:
                 new.setdefault(file["filename"], []).append(file)
         files |= new
-    merged = {**documents[0], "files": [file for group in files.values() for file in group]}
+    document = {**documents[0], "files": [file for group in files.values() for file in group]}
     # No claim may be higher than what all of them keep (PEP 700: sizes and versions from 1.1 on).
-    merged["meta"] = {**documents[0]["meta"], "api-version": min((_version(each) for each in documents), key=_numbers)}
+    document["meta"] = {**documents[0]["meta"], "api-version": min(map(_version, documents), key=_numbers)}
     versions = [document.get("versions") for document in documents]
-    merged.pop("versions", None)
+    document.pop("versions", None)
     if all(isinstance(each, list) for each in versions):
-        merged["versions"] = list(dict.fromkeys(version for each in versions for version in each or ()))
-    return msgspec.json.encode(merged)
+        document["versions"] = list(dict.fromkeys(version for each in versions for version in each or ()))
+    return document
 
 
 def _version(document: dict[str, Any]) -> str:

@@ -52,6 +52,8 @@ class Settings:
     """Absolute; PEM."""
     indexes: Mapping[str, IndexSettings]
     """By ``user/name``; always has :data:`DEFAULT_INDEX_NAME`, first."""
+    configured_indexes: frozenset[str]
+    """Names of those that somebody set: clients cannot change them."""
     cache_dir: Path
     """Absolute; may be emptied while teepi is stopped."""
     data_dir: Path
@@ -80,6 +82,12 @@ class Settings:
     """``debug``, ``info``, ``warning`` or ``error``."""
     log_format: str
     """``text`` or ``json``."""
+    restrict_modify: tuple[str, ...]
+    """Users and groups who alone may make and change users and indexes; empty: anyone his own."""
+    insecure_empty_root: bool
+    """Let root log in with an empty password until one is set."""
+    max_upload_bytes: int
+    """Bytes of the largest upload that is taken."""
     access_log: Path | str | None
     """Absolute path, or ``-`` for stdout; None for none."""
     access_log_format: str
@@ -137,6 +145,7 @@ def trace(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Effective
         tls_cert=values.get("tls_cert"),
         tls_key=values.get("tls_key"),
         indexes=MappingProxyType(indexes),
+        configured_indexes=frozenset(name for name in indexes if name in origins),
         cache_dir=values.get("cache_dir") or _xdg(environ, "XDG_CACHE_HOME", ".cache", "cache_dir"),
         data_dir=values.get("data_dir") or _xdg(environ, "XDG_DATA_HOME", ".local/share", "data_dir"),
         max_size_bytes=values.get("max_size"),
@@ -151,6 +160,9 @@ def trace(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Effective
         drain_seconds=values.get("drain", 5.0),
         log_level=values.get("log_level", "info"),
         log_format=values.get("log_format", "text"),
+        restrict_modify=values.get("restrict_modify", ()),
+        insecure_empty_root=values.get("insecure_empty_root", False),
+        max_upload_bytes=values.get("max_upload", 10 << 30),
         access_log=values.get("access_log"),
         access_log_format=values.get("access_log_format", "combined"),
     )

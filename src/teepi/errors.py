@@ -40,8 +40,14 @@ class BadRequest(TeepiError):
     status = 400
 
 
+class Unauthorized(TeepiError):
+    """Whoever asks has not said who he is, or could not prove it (RFC 9110, 15.5.2)."""
+
+    status = 401
+
+
 class Forbidden(TeepiError):
-    """The request is for operators, and shows nothing that proves one."""
+    """Whoever asks is known, or could not be, and may not do this."""
 
     status = 403
 
@@ -50,6 +56,12 @@ class NotFound(TeepiError):
     """Upstream said 404, no page links to this, or the URL is none of ours."""
 
     status = 404
+
+
+class Deleted(NotFound):
+    """The uploader deleted this file (RFC 9110, 15.5.11)."""
+
+    status = 410
 
 
 class NoCoreMetadata(NotFound):
@@ -66,6 +78,24 @@ class NotAcceptable(TeepiError):
     """The Accept header excludes every form of the page."""
 
     status = 406
+
+
+class Conflict(TeepiError):
+    """Something of that name is there and stays as it is."""
+
+    status = 409
+
+
+class LengthRequired(TeepiError):
+    """An upload must say how long it is (RFC 9110, 15.5.12)."""
+
+    status = 411
+
+
+class TooLarge(TeepiError):
+    """What a client sends is larger than is taken (RFC 9110, 15.5.14)."""
+
+    status = 413
 
 
 class RangeNotSatisfiable(TeepiError):

@@ -18,7 +18,7 @@ from teepi.document_eviction import DocumentKeeper
 from teepi.sizes import said
 from teepi.space import UNLIMITED, Candidate, NoRoom, choose
 from teepi.store import LOG_BYTES
-from teepi.store.disk import replace_file
+from teepi.disk import replace_file
 
 if TYPE_CHECKING:
     from teepi.catalog import Catalog

@@ -13,7 +13,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from teepi.errors import BadRequest, RangeNotSatisfiable
 from teepi.origins import hide_user_info, hide_user_info_in
@@ -52,6 +52,11 @@ def shown_target(raw_path: str) -> str:
     """Return a request target as it may be logged: without query, user info hidden, and not without end."""
     hidden = hide_user_info_in(raw_path) if raw_path.startswith("/") else hide_user_info(raw_path)
     return hidden.partition("?")[0][:200]
+
+
+def query_names(raw_path: str) -> frozenset[str]:
+    """Return the names in the query of a request target, decoded."""
+    return frozenset(name for name, _ in parse_qsl(raw_path.partition("?")[2], keep_blank_values=True))
 
 
 def index_prefix(raw_path: str) -> str:

@@ -71,6 +71,9 @@ class IndexSettings:
     merge: frozenset[str] = frozenset()
     """Normalised names of the projects that are put together from all bases."""
 
+    is_trusted: bool = True
+    """Whether the upstream itself may be at a private address: not when any user may have named it."""
+
     @property
     def mirrors(self) -> tuple[str, ...]:
         """All URLs of the upstream in the order in which they are asked."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from teepi.options import OPTIONS
@@ -20,6 +21,8 @@ class Live:
     def __init__(self, settings: Settings) -> None:
         """Begin with ``settings``."""
         self.settings = settings
+        self._made: Mapping[str, IndexSettings] = {}
+        self._indexes: Mapping[str, IndexSettings] = settings.indexes
 
     @property
     def offline(self) -> bool:
@@ -33,12 +36,18 @@ class Live:
 
     @property
     def indexes(self) -> Mapping[str, IndexSettings]:
-        """All indexes by name."""
-        return self.settings.indexes
+        """All mirrors, and indexes made of them by the settings, by name."""
+        return self._indexes
+
+    def made(self, mirrors: Mapping[str, IndexSettings]) -> None:
+        """Have these mirrors, too, which clients have made; what the settings say of a name comes first."""
+        self._made = mirrors
+        configured = {name: self.settings.indexes[name] for name in self.settings.configured_indexes}
+        self._indexes = MappingProxyType({**self.settings.indexes, **mirrors, **configured})
 
     def page_ttl_seconds(self, index: str) -> float:
         """So long a page of ``index`` is served without asking upstream."""
-        own = self.settings.indexes[index].page_ttl_seconds if index in self.settings.indexes else None
+        own = self._indexes[index].page_ttl_seconds if index in self._indexes else None
         return self.settings.page_ttl_seconds if own is None else own
 
     def change(self, wanted: Settings) -> list[str]:
@@ -46,6 +55,7 @@ class Live:
         fixed = {option.name: _field(wanted, option.name) for option in OPTIONS if not option.reloads}
         kept = [key for key, name in fixed.items() if getattr(wanted, name) != getattr(self.settings, name)]
         self.settings = replace(wanted, **{name: getattr(self.settings, name) for name in fixed.values()})
+        self.made(self._made)
         return kept
 
 

@@ -145,6 +145,14 @@ def _days(value: str | float) -> float:
         raise ValueError("write a number of days, 0 or more") from None
 
 
+def _names(value: str | list[object]) -> tuple[str, ...]:
+    items = value if isinstance(value, (list, tuple)) else [value]
+    if not all(isinstance(item, str) for item in items):
+        raise ValueError("every name is a string")
+    names = [name.strip() for item in items for name in str(item).split(",") if name.strip()]
+    return tuple(dict.fromkeys(name.upper() if name.startswith(":") else name for name in names))
+
+
 CONFIG_VARIABLE: Final = PREFIX + "CONFIG"
 """Names the file, as ``--config`` does; there is no such key in it."""
 
@@ -291,6 +299,35 @@ OPTIONS: Final = (
         "5",
         toml=(int, float),
         example="5",
+    ),
+    Option(
+        "restrict_modify",
+        _names,
+        "USER,…",
+        "who alone may make and change users and private indexes; root always may",
+        "anyone makes users and changes what is his own",
+        toml=(str, list),
+        example='["root"]',
+        reloads=True,
+    ),
+    Option(
+        "insecure_empty_root",
+        _switch,
+        "",
+        "let root log in with an empty password until one is set, for trying out",
+        "no",
+        toml=(bool,),
+        example="false",
+    ),
+    Option(
+        "max_upload",
+        parse_size,
+        "SIZE",
+        "largest file that is taken as an upload",
+        "10GiB",
+        toml=(str, int),
+        example='"10GiB"',
+        reloads=True,
     ),
     Option(
         "log_level",

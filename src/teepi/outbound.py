@@ -85,7 +85,8 @@ class Outbound:
         self._proxies = _proxies(settings.proxy)
         self._proxies_are_ours = settings.proxy is not None
         self._proxy_places = {(origin.host, origin.port) for origin in map(origin_of, self._proxies.values())}
-        trusted = {(origin.host, origin.port) for origin in self._own} | self._proxy_places
+        self._trusted = set(self._own) if settings.is_trusted else set()
+        trusted = {(origin.host, origin.port) for origin in self._trusted} | self._proxy_places
         self._resolver = _Resolver(trusted, allow_private=self._allow_private)
         self._ssl: ssl.SSLContext | bool = True
         if settings.ca_file is not None:
@@ -174,7 +175,7 @@ class Outbound:
 
     def _require_public(self, origin: Origin, *, through_proxy: bool) -> None:
         """Refuse a literal private address, for which no resolver is asked, and the proxy itself as a target."""
-        if self._allow_private or origin in self._own:
+        if self._allow_private or origin in self._trusted:
             return
         try:
             literal = is_public(origin.host)

@@ -6,12 +6,13 @@ So the parsed forms of the pages used last are kept, and the variants of many mo
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from teepi.codings import Coding
+from teepi.codings import Coding, encode, worth_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,6 +40,16 @@ class Variant:
     etag: str
     coding: Coding = Coding.IDENTITY
     """What the body is really in: a short one is left as it is."""
+
+    @classmethod
+    def of(cls, body: bytes, form: PageFormat, coding: Coding) -> Variant:
+        """Finish a rendered page, in ``coding`` where that is worth it."""
+        # The same bytes under another Content-Type are another representation (RFC 9110, 8.8.1).
+        etag = hashlib.sha256(form.content_type.encode() + body).hexdigest()[:32]
+        if coding is Coding.IDENTITY or not worth_encoding(body):
+            return cls(body, f'"{etag}"', Coding.IDENTITY)
+        # An ETag names bytes: each coding has its own (RFC 9110, 8.8.3.3).
+        return cls(encode(body, coding), f'"{etag}-{coding.value}"', coding)
 
 
 @dataclass(slots=True, eq=False)

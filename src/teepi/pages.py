@@ -7,7 +7,6 @@ what it links to; what nobody would find by it, and what it links to no more, is
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import math
 import time
@@ -16,7 +15,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from teepi.codings import Coding, encode, worth_encoding
+from teepi.codings import Coding
 from teepi.errors import NotFound, Offline, TeepiError, Unavailable, UpstreamError
 from teepi.page_memory import Page, PageMemory, Variant
 from teepi.revalidation import Revalidation
@@ -342,13 +341,7 @@ class Pages:
 
         def make() -> Variant:
             content = whole.content if known is None else with_core_metadata(whole.content, known)
-            body = render(content, form, base)
-            # The same bytes under another Content-Type are another representation (RFC 9110, 8.8.1).
-            etag = hashlib.sha256(form.content_type.encode() + body).hexdigest()[:32]
-            if coding is Coding.IDENTITY or not worth_encoding(body):
-                return Variant(body, f'"{etag}"', Coding.IDENTITY)
-            # An ETag names bytes: each coding has its own (RFC 9110, 8.8.3.3).
-            return Variant(encode(body, coding), f'"{etag}-{coding.value}"', coding)
+            return Variant.of(render(content, form, base), form, coding)
 
         variant = make() if len(whole.stored.body) < _THREAD_BYTES else await self._in_thread(make)
         found = page.variants.get(key)
@@ -357,6 +350,12 @@ class Pages:
         if learnt == page.learnt and whole.token is page.token:
             self.memory.add_variant(page, key, variant)
         return variant
+
+    async def shown(self, page: Page) -> ProjectPage:
+        """Return what ``page`` shows, to be put together with something else."""
+        known = await self._core_metadata(page)
+        content = (await self.whole(page)).content
+        return content if known is None else with_core_metadata(content, known)
 
     async def _core_metadata(self, page: Page) -> Mapping[str, str] | None:
         """Return what was read out of the project's wheels, or None when none is ever looked into."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from teepi.space import Space
-from teepi.store.disk import make_directories, replace_file
+from teepi.disk import make_directories, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,7 +24,7 @@ from teepi.descriptor import Descriptor
 from teepi.errors import StoreError
 from teepi.readable import Landed
 from teepi.space import Space
-from teepi.store.disk import (
+from teepi.disk import (
     free_bytes,
     make_directories,
     open_regular,

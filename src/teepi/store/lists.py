@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from teepi.descriptor import Descriptor
-from teepi.store.disk import (
+from teepi.disk import (
     make_directories,
     memory_file,
     open_regular,

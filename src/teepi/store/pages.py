@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiofiles
 
-from teepi.store.disk import open_regular, read_regular
+from teepi.disk import open_regular, read_regular
 from teepi.store.documents import Documents
 
 if TYPE_CHECKING:

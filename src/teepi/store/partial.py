@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from teepi.descriptor import Descriptor
 from teepi.space import STEP_BYTES, NoRoom
-from teepi.store.disk import free_bytes, open_regular, read_regular, replace_file, sync, write_all
+from teepi.disk import free_bytes, open_regular, read_regular, replace_file, sync, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import json
 import logging
 from typing import TYPE_CHECKING
 
-from teepi.store.disk import replace_file
+from teepi.disk import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, Final
 
-from teepi.store.disk import make_directories, memory_file, write_all
+from teepi.disk import make_directories, memory_file, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import re
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,7 @@ from teepi import logs
 from teepi.errors import BadRequest, MethodNotAllowed, NotFound, TeepiError, Unavailable
 from teepi.files import Outcome
 from teepi.http_semantics import decode_target, shown_target
+from teepi.index_settings import RESERVED_USERS
 from teepi.indexes import DEFAULT_INDEX
 from teepi.pages import Freshness
 from teepi.web import answers
@@ -28,23 +30,41 @@ if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
 
     from teepi.metrics import Metrics
+    from teepi.web.devpi import DevpiHandlers
     from teepi.web.files import FileHandlers
+    from teepi.web.gate import Gate
     from teepi.web.legacy import LegacyHandlers
     from teepi.web.operator import OperatorHandlers
     from teepi.web.ops import OpsHandlers
     from teepi.web.simple import PageHandlers
+    from teepi.web.stages import StageHandlers
     from teepi.web.ui import UiHandlers
+    from teepi.web.uploads import UploadHandlers
 
     Handler = Callable[[BaseRequest, Mapping[str, str]], Awaitable[StreamResponse]]
 
 log = logging.getLogger(__name__)
 
-_INDEX: Final = r"/(?P<index>[^/+]+/[^/+]+)"
+_OURS: Final = f"(?!(?:{'|'.join(sorted(RESERVED_USERS))})(?:/|$))"
+_USER: Final = rf"/(?P<user>{_OURS}[^/+]+)/?"
+_INDEX: Final = rf"/(?P<index>{_OURS}[^/+]+/[^/+]+)"
+_PROJECT: Final = _INDEX + r"/(?P<name>[^/+]+)"
+_FILE: Final = _INDEX + r"/\+f/(?P<prefix>[0-9a-f]{3}/[0-9a-f]{13})/(?P<file>[^/]+)"
 # Links of a page behind an empty segment (/simple//name/) lead here: how many to climb clients do not agree on.
 _BELOW: Final = r"(?:(?:/(?:simple|index|pypi/simple)|/[^/+]+/[^/+]+/\+simple)/*)?"
 _METHODS: Final = frozenset({"GET", "HEAD"})
 _RESULTS: Final = {f"teepi; {each.value}": each.name.lower() for each in (*Freshness, *Outcome)}
 """What requests are counted as, by the Cache-Status of their answer: the metrics say what clients are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Private:
+    """The handlers of private indexes, and who is let in."""
+
+    gate: Gate
+    devpi: DevpiHandlers
+    stages: StageHandlers
+    uploads: UploadHandlers
 
 
 class App:
@@ -58,6 +78,7 @@ class App:
         ops: OpsHandlers,
         ui: UiHandlers,
         operator: OperatorHandlers,
+        private: Private,
         metrics: Metrics,
         *,
         proxpi_invalidation: bool = False,
@@ -65,62 +86,151 @@ class App:
         """Build the tables."""
         self._metrics = metrics
         self._ui = ui
+        self._gate = private.gate
+        devpi, stages, uploads = private.devpi, private.stages, private.uploads
         self._writes: list[tuple[str, re.Pattern[str], Handler]] = [
             ("POST", re.compile(r"/\+operator/(?P<call>[a-z]+)"), lambda r, m: operator.over_tcp(r, m["call"])),
+            ("POST", re.compile(r"/\+login/?"), lambda r, _: devpi.login(r)),
+            ("PUT", re.compile(_USER), lambda r, m: devpi.create_user(r, m["user"])),
+            ("PATCH", re.compile(_USER), lambda r, m: devpi.modify_user(r, m["user"])),
+            ("DELETE", re.compile(_USER), lambda r, m: devpi.delete_user(r, m["user"])),
+            ("PUT", re.compile(_INDEX + "/?"), lambda r, m: devpi.create_index(r, m["index"])),
+            ("PATCH", re.compile(_INDEX + "/?"), lambda r, m: devpi.modify_index(r, m["index"])),
+            ("DELETE", re.compile(_INDEX + "/?"), lambda r, m: devpi.delete_index(r, m["index"])),
+            ("POST", re.compile(_INDEX + "/?"), lambda r, m: uploads.post(r, m["index"])),
+            ("DELETE", re.compile(_PROJECT + "/?"), lambda r, m: uploads.delete_project(r, m["index"], m["name"])),
+            (
+                "DELETE",
+                re.compile(_PROJECT + r"/(?P<version>(?!\+)[^/]+)/?"),
+                lambda r, m: uploads.delete_version(r, m["index"], m["name"], m["version"]),
+            ),
+            (
+                "DELETE",
+                re.compile(_FILE),
+                lambda r, m: uploads.delete_file(r, m["index"], m["prefix"], m["file"]),
+            ),
+            ("POST", re.compile(_FILE), lambda r, m: uploads.result(r, m["index"], m["prefix"], m["file"])),
+            (
+                "POST",
+                re.compile(_INDEX + r"/\+simple/(?P<name>[^/]+)/refresh/?"),
+                lambda r, m: operator.refresh(r, m["index"], m["name"]),
+            ),
         ]
         if proxpi_invalidation:
-            self._writes += [
+            self._writes[:0] = [
                 ("DELETE", re.compile(r"/cache/list"), lambda r, _: operator.invalidate_list(r)),
                 ("DELETE", re.compile(r"/cache/(?P<name>[^/]+)"), lambda r, m: operator.invalidate(r, m["name"])),
             ]
+        document, project = self._document(legacy, stages), self._project(pages, stages)
         self._routes: list[tuple[re.Pattern[str], Handler]] = [
             (re.compile(pattern), handler)
             for pattern, handler in (
                 # Legacy JSON beside the pages, and where pip-tools looks: at its index URL without "simple"; before
                 # version 7.5 with pypi/ behind the index URL. What looks like a version is one of a project "simple".
-                (r"/pypi/(?P<name>[^/]+)/json", self._document(legacy)),
-                (r"/pypi/simple/+(?P<name>(?![0-9]+\.)[^/]+)/json", self._document(legacy)),
-                (r"/pypi/(?P<name>[^/]+)/(?P<version>[^/]+)/json", self._document(legacy)),
-                (r"/(?:simple|index)/+(?:pypi/)?(?P<name>[^/]+)/json", self._document(legacy)),
-                (_INDEX + r"/(?:\+simple/+)?(?:pypi/)?(?P<name>[^/+]+)/json", self._document(legacy)),
+                (r"/pypi/(?P<name>[^/]+)/json", self._default(document)),
+                (r"/pypi/simple/+(?P<name>(?![0-9]+\.)[^/]+)/json", self._default(document)),
+                (r"/pypi/(?P<name>[^/]+)/(?P<version>[^/]+)/json", self._default(document)),
+                (r"/(?:simple|index)/+(?:pypi/)?(?P<name>[^/]+)/json", self._default(document)),
+                (_INDEX + r"/(?:\+simple/+)?(?:pypi/)?(?P<name>[^/+]+)/json", document),
                 (
                     r"/index/(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,199})/(?P<file>[^/]+)",
-                    lambda r, m: files.by_name(r, m["name"], m["file"]),
+                    self._default(lambda r, m: files.by_name(r, m["name"], m["file"])),
                 ),
                 # Plain habit, proxpi's and other paths: the default index. pipenv asks for /simple//name/.
-                (r"/(?:simple|index|pypi/simple)/+(?P<name>[^/]+)(?P<slash>/?)", self._project(pages)),
-                (_INDEX + r"/\+simple/+(?P<name>[^/]+)(?P<slash>/?)", self._project(pages)),
-                (r"/(?:simple|index|pypi/simple)/", lambda r, _: pages.project_list(r, DEFAULT_INDEX)),
-                (_INDEX + r"/\+simple/", lambda r, m: pages.project_list(r, m["index"])),
+                (r"/(?:simple|index|pypi/simple)/+(?P<name>[^/]+)(?P<slash>/?)", self._default(project)),
+                (_INDEX + r"/\+simple/+(?P<name>[^/]+)(?P<slash>/?)", project),
+                (r"/(?:simple|index|pypi/simple)/", self._default(lambda r, _: pages.project_list(r, DEFAULT_INDEX))),
+                (_INDEX + r"/\+simple/", self._list(pages)),
                 (r"/(?:pypi/)?(?P<last>simple|index)", lambda r, m: _add_slash(r, m["last"])),
                 (_INDEX + r"/(?P<last>\+simple)", lambda r, m: _add_slash(r, m["last"])),
-                (
-                    _INDEX + r"/\+f/(?P<prefix>[0-9a-f]{3}/[0-9a-f]{13})/(?P<file>[^/]+)",
-                    lambda r, m: files.by_digest(r, m["index"], m["prefix"], m["file"]),
-                ),
+                (_FILE, self._file(files, stages)),
                 (
                     _BELOW + _INDEX + r"/(?P<address>\+(?:files|http|e)/.+)",
                     lambda r, m: files.by_address(r, m["index"], m["address"]),
                 ),
-                (r"/(?P<name>[^/+]+)/json", self._document(legacy)),
-                (r"(?P<path>/packages/.+)", lambda r, m: files.by_path(r, m["path"])),
+                (r"/(?P<name>[^/+]+)/json", self._default(document)),
+                (r"(?P<path>/packages/.+)", self._default(lambda r, m: files.by_path(r, m["path"]))),
+                (r"(?:/[^/+]+)?/\+api/?", lambda r, _: devpi.api(r)),
+                (_INDEX + r"/\+api/?", lambda r, m: devpi.api(r, m["index"])),
                 (r"/healthz|/health", lambda r, _: ops.health(r)),
                 (r"/\+status", lambda r, _: ops.status(r)),
                 (r"/readyz", lambda r, _: ops.ready(r)),
                 (r"/metrics", lambda r, _: ops.metrics(r)),
                 (r"/\+live", lambda r, _: ui.live(r)),
                 (r"/\+static/(?P<file>[^/]+)", lambda r, m: ui.static(r, m["file"])),
-                (r"/", lambda r, _: ui.home(r)),
+                (r"/", lambda r, _: devpi.users(r) if answers.wants_json(r) else ui.home(r)),
+                (_USER, lambda r, m: devpi.user(r, m["user"])),
+                (_INDEX + "(?P<slash>/?)", self._index(pages, devpi)),
+                (_PROJECT + "(?P<slash>/?)", self._below(pages, stages)),
+                (
+                    _PROJECT + r"/(?P<version>(?!\+)[^/]+)/?",
+                    lambda r, m: stages.versions(r, m["index"], m["name"], m["version"]),
+                ),
             )
         ]
 
     @staticmethod
-    def _project(pages: PageHandlers) -> Handler:
-        return lambda r, m: pages.project(r, m.get("index", DEFAULT_INDEX), m["name"], slash=bool(m["slash"]))
+    def _project(pages: PageHandlers, stages: StageHandlers) -> Handler:
+        def answer(request: BaseRequest, match: Mapping[str, str]) -> Awaitable[StreamResponse]:
+            index = match.get("index", DEFAULT_INDEX)
+            handlers = stages if stages.is_stage(index) else pages
+            return handlers.project(request, index, match["name"], slash=bool(match["slash"]))
+
+        return answer
+
+    def _default(self, handler: Handler) -> Handler:
+        """Return ``handler``, which is about the default index without naming it, behind the gate."""
+
+        async def answer(request: BaseRequest, match: Mapping[str, str]) -> StreamResponse:
+            await self._gate.require_read(request, DEFAULT_INDEX)
+            return await handler(request, match)
+
+        return answer
 
     @staticmethod
-    def _document(legacy: LegacyHandlers) -> Handler:
-        return lambda r, m: legacy.project(r, m.get("index", DEFAULT_INDEX), m["name"], m.get("version"))
+    def _list(pages: PageHandlers) -> Handler:
+        return lambda r, m: pages.project_list(r, m["index"])
+
+    @staticmethod
+    def _document(legacy: LegacyHandlers, stages: StageHandlers) -> Handler:
+        def answer(request: BaseRequest, match: Mapping[str, str]) -> Awaitable[StreamResponse]:
+            index = match.get("index", DEFAULT_INDEX)
+            if stages.is_stage(index):
+                return stages.legacy(request, index, match["name"], match.get("version"), legacy.project)
+            return legacy.project(request, index, match["name"], match.get("version"))
+
+        return answer
+
+    @staticmethod
+    def _file(files: FileHandlers, stages: StageHandlers) -> Handler:
+        def answer(request: BaseRequest, match: Mapping[str, str]) -> Awaitable[StreamResponse]:
+            handler = stages.file if stages.is_stage(match["index"]) else files.by_digest
+            return handler(request, match["index"], match["prefix"], match["file"])
+
+        return answer
+
+    def _index(self, pages: PageHandlers, devpi: DevpiHandlers) -> Handler:
+        """``/{user}/{index}/`` by Accept: JSON for devpi's clients, else what installers want."""
+
+        def answer(request: BaseRequest, match: Mapping[str, str]) -> Awaitable[StreamResponse]:
+            if answers.wants_json(request):
+                return devpi.index(request, match["index"])
+            if not match["slash"]:
+                return _add_slash(request, match["index"].rpartition("/")[2])
+            return pages.project_list(request, match["index"])
+
+        return answer
+
+    def _below(self, pages: PageHandlers, stages: StageHandlers) -> Handler:
+        """``/{user}/{index}/{project}/`` by Accept, as :meth:`_index`."""
+        project = self._project(pages, stages)
+
+        def answer(request: BaseRequest, match: Mapping[str, str]) -> Awaitable[StreamResponse]:
+            if answers.wants_json(request):
+                return stages.versions(request, match["index"], match["name"])
+            return project(request, match)
+
+        return answer
 
     async def handle(self, request: BaseRequest) -> StreamResponse:
         """Answer one request, and count it."""
@@ -145,9 +255,14 @@ class App:
             if request.transport is not None:
                 request.transport.abort()
             raise ConnectionResetError(error.message)
-        response = answers.error(error)
         if is_browser(request) and request.method == "GET":
             response = self._ui.error(request, error)
+        elif answers.wants_json(request):
+            response = answers.devpi_error(error)
+        else:
+            response = answers.error(error)
+        if request.method not in _METHODS:
+            answers.say_reason(response, error.message)
         response.headers["X-Request-ID"] = request_id  # what stands in the log; whoever complains can name it
         if isinstance(error, BadRequest):
             response.force_close()
@@ -163,7 +278,10 @@ class App:
             if match is not None:
                 if request.method not in _METHODS:
                     raise _not_taken(request)
-                return await handler(request, match.groupdict())
+                groups = match.groupdict()
+                if "index" in groups:
+                    await self._gate.require_read(request, groups["index"])
+                return await handler(request, groups)
         if request.method not in _METHODS:
             raise _not_taken(request)
         msg = "There is nothing at this URL. Index pages are under /simple/, and / says how to use them."

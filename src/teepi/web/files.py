@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from teepi.web.hot import HotPath
     from teepi.web.send import Senders
 
-_IMMUTABLE: Final = "max-age=365000000, immutable, public"
 
 
 class FileHandlers:
@@ -81,7 +80,7 @@ class FileHandlers:
             return await self._read_out(request, record, record.wheel)
         etag = self._files.known_etag(record)
         if etag is not None and if_none_match(answers.header(request, "If-None-Match"), etag):
-            headers = _headers(record, FileFacts(None, etag, None, record.immutable), Outcome.HIT, immutable=immutable)
+            headers = _headers(request, record, FileFacts(None, etag, None, record.immutable), Outcome.HIT, immutable=immutable)
             return web.Response(status=304, headers=headers)
         if request.method == "HEAD":
             return await self._head(request, record, immutable=immutable)
@@ -110,7 +109,7 @@ class FileHandlers:
             facts = self._files.facts(record, opened)
             if wanted is not None and not if_range_allows(if_range, facts.etag, None):
                 wanted = None
-            response = self._place(opened, record, facts, wanted, immutable=immutable)
+            response = self._place(request, opened, record, facts, wanted, immutable=immutable)
             sent = await self._senders.send(request, response, opened)
             self._note(request, sent, record, self._files.place(opened))
             return sent
@@ -124,7 +123,7 @@ class FileHandlers:
         etag = f'"{stored.sha256}"'
         total = len(stored.content)
         facts = FileFacts(total, etag, formatdate(stored.modified_seconds, usegmt=True), record.immutable)
-        headers = _headers(record, facts, outcome, immutable=False)
+        headers = _headers(request, record, facts, outcome, immutable=False)
         if if_none_match(answers.header(request, "If-None-Match"), etag):
             return web.Response(status=304, headers=headers)
         wanted = parse_range(answers.header(request, "Range")) if request.method == "GET" else None
@@ -158,16 +157,16 @@ class FileHandlers:
         finally:
             if opened is not None:
                 opened.close()
-        response = web.StreamResponse(headers=_headers(record, facts, outcome, immutable=immutable))
+        response = web.StreamResponse(headers=_headers(request, record, facts, outcome, immutable=immutable))
         response.content_length = facts.total
         await response.prepare(request)
         return response
 
     def _place(
-        self, opened: Opened, record: FileRecord, facts: FileFacts, wanted: RangeRequest | None, *, immutable: bool
+        self, request: BaseRequest, opened: Opened, record: FileRecord, facts: FileFacts, wanted: RangeRequest | None, *, immutable: bool
     ) -> web.StreamResponse:
         """Begin the answer and put the cursor on the bytes that it carries (RFC 9110, 14)."""
-        response = web.StreamResponse(headers=_headers(record, facts, opened.outcome, immutable=immutable))
+        response = web.StreamResponse(headers=_headers(request, record, facts, opened.outcome, immutable=immutable))
         cursor, total = opened.cursor, facts.total
         if total is None:
             return response  # in chunks, and to HTTP/1.0 bare
@@ -187,7 +186,7 @@ class FileHandlers:
             if passed is None:
                 return None
             facts = FileFacts(passed.total, self._files.etag(record), None, immutable=False, verified=False)
-            response = web.StreamResponse(status=206, headers=_headers(record, facts, Outcome.PASSED, immutable=False))
+            response = web.StreamResponse(status=206, headers=_headers(request, record, facts, Outcome.PASSED, immutable=False))
             response.headers["Cache-Control"] = "no-store"
             response.headers["Content-Range"] = f"bytes {passed.start}-{passed.stop - 1}/{passed.total}"
             response.content_length = passed.stop - passed.start
@@ -225,12 +224,14 @@ class FileHandlers:
             metrics.collapsed += 1
 
 
-def _headers(record: FileRecord, facts: FileFacts, outcome: Outcome, *, immutable: bool) -> dict[str, str]:
+def _headers(
+    request: BaseRequest, record: FileRecord, facts: FileFacts, outcome: Outcome, *, immutable: bool
+) -> dict[str, str]:
     metadata = record.filename.endswith(".metadata")
     headers = {
         "Content-Type": "text/plain; charset=utf-8" if metadata else "application/octet-stream",
         "Accept-Ranges": "bytes",
-        "Cache-Control": _IMMUTABLE if immutable or facts.immutable else "no-cache",
+        "Cache-Control": answers.immutable(request) if immutable or facts.immutable else "no-cache",
         "Cache-Status": f"teepi; {outcome.value}",
         "X-Content-Type-Options": "nosniff",
     }

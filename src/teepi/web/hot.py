@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 SEEN: Final = web.RequestKey("seen", int)
 """What :attr:`HotEntries.drops` was before anything was looked up for a request."""
 
+PRIVATE: Final = web.RequestKey("private", bool)
+"""Set when not everybody may read what is asked for: neither the hot path nor a shared cache may repeat the answer."""
+
 MOST_FILE_BYTES: Final = 64 << 10
 """A larger file goes by sendfile, without passing through this process."""
 _WRITE_BUFFER_BYTES: Final = 1 << 20  # a client that asks and never reads is left to the ordinary path, which waits
@@ -201,7 +204,7 @@ class HotPath:
         ``project`` is whose change takes it out; ``expires_at`` in monotonic seconds; ``wish`` is empty but for pages.
         """
         target, etag = request.raw_path, response.headers.get("ETag")
-        if request.get(SEEN) != self.entries.drops or request.method != "GET" or request.version != HttpVersion11:
+        if request.get(PRIVATE) or request.get(SEEN) != self.entries.drops or request.method != "GET" or request.version != HttpVersion11:
             return
         if expires_at <= time.monotonic() or len(target) > _LONGEST_TARGET:
             return

@@ -87,6 +87,15 @@ class OperatorHandlers:
         await self._pages.invalidate(project)
         return web.json_response({"status": "success", "data": None})
 
+    async def refresh(self, request: BaseRequest, index: str, name: str) -> web.StreamResponse:  # noqa: ARG002
+        """``POST …/+simple/{project}/refresh``, as devpi has it: upstream is asked again for the page."""
+        try:
+            project = canonicalize_name(name, validate=True)
+        except InvalidName:
+            raise NotFound(f"{name[:100]!r} is not the name of a project.") from None
+        await self._pages.invalidate(project)
+        return web.Response(status=302, headers={"Location": f"../{project}/", "Cache-Control": "no-store"})
+
     async def invalidate_list(self, request: BaseRequest) -> web.StreamResponse:  # noqa: ARG002 - a handler
         """``DELETE /cache/list``: the same for the list of projects."""
         await self._lists.invalidate()

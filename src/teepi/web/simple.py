@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 _PROJECT: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")  # PEP 508
 _LONGEST_NAME: Final = 200  # characters; no index has longer ones, and the page must find room in a file name
-_VARY: Final = "Accept, Accept-Encoding"
 
 
 class PageHandlers:
@@ -57,7 +56,7 @@ class PageHandlers:
         if not slash or project != name:
             query = request.raw_path.partition("?")[2]
             return answers.redirect(f"../{project}/" if slash else f"{project}/", query)
-        form = _negotiate(request)
+        form = answers.negotiate(request)
         newer_than = None
         if wants_fresh(answers.header(request, "Cache-Control")):
             newer_than = time.monotonic() - self._limits.refresh_seconds
@@ -65,20 +64,7 @@ class PageHandlers:
         base = index_prefix(request.raw_path.partition("?")[0]) + f"{index}/"
         coding = choose_coding(answers.header(request, "Accept-Encoding"))
         variant = await self._pages.variant(page, form, base, coding)
-        headers = {
-            "Content-Type": form.content_type,
-            "Cache-Control": "no-cache",  # a 304 is cheap here; a copied max-age would add to our own freshness
-            "ETag": variant.etag,
-            "Vary": _VARY,
-            "Cache-Status": f"teepi; {freshness.value}",
-        }
-        if variant.coding is not Coding.IDENTITY:
-            headers["Content-Encoding"] = variant.coding.value
-        condition = answers.header(request, "If-None-Match")
-        if condition is not None and if_none_match(condition, variant.etag):
-            response = web.Response(status=304, headers=headers)
-        else:
-            response = web.Response(body=variant.body, headers=headers)
+        response = answers.page(request, variant, form, freshness.value)
         if freshness is Freshness.HIT and variant is page.variants.get((form, base, coding)):
             await response.prepare(request)
             self._hot.record(
@@ -97,7 +83,7 @@ class PageHandlers:
         """Answer ``…/``: the list of all projects, sent as it lies on disk to those who take gzip."""
         request[answers.KIND] = "list"
         self._indexes.require(index)
-        form = _negotiate(request)
+        form = answers.negotiate(request)
         gzip = takes(answers.header(request, "Accept-Encoding"), Coding.GZIP)
         body, freshness = await self._lists.open(index, form, gzip=gzip)
         try:
@@ -105,7 +91,7 @@ class PageHandlers:
                 "Content-Type": form.content_type,
                 "Cache-Control": "no-cache",
                 "ETag": body.etag,
-                "Vary": _VARY,
+                "Vary": answers.VARY,
                 "Cache-Status": f"teepi; {freshness.value}",
             }
             if if_none_match(answers.header(request, "If-None-Match"), body.etag):
@@ -137,12 +123,3 @@ class PageHandlers:
             response.force_close()
             if request.transport is not None:
                 request.transport.abort()
-
-
-def _negotiate(request: BaseRequest) -> PageFormat:
-    form = choose_page_format(answers.header(request, "Accept"))
-    if form is None:
-        offered = ", ".join(form.content_type for form in PageFormat)
-        msg = f"The Accept header excludes every form of this page; it comes as {offered}."
-        raise NotAcceptable(msg)
-    return form

@@ -1,0 +1,415 @@
+"""Users, their indexes and tokens: who asks, and every change, each one transaction and then the new picture.
+
+What may be done by whom is decided in ``directory``, from the picture alone; how secrets are checked in ``credentials``.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from teepi import api_tokens
+from teepi.api_tokens import ApiToken
+from teepi.data import accounts as rows
+from teepi.data import projects
+from teepi.directory import ANYBODY, ROOT, Asker, Directory, User
+from teepi.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
+from teepi.index_config import IndexConfig, changed, check_index_name, check_user_name, created
+from teepi.index_settings import IndexSettings
+from teepi.login_tokens import LoginTokens
+from teepi.origins import hide_user_info
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Mapping, Sequence
+
+    from teepi.credentials import Credentials
+    from teepi.data import Archive
+    from teepi.live import Live
+    from teepi.principals import Given
+
+DEFAULT_INDEX: Final = "root/pypi"
+_USER_KEYS: Final = frozenset({"email", "title", "description", "custom_data"})
+_SHOWN_KEYS: Final = frozenset({"username", "created", "indexes", "password", "current_password"})
+"""What a client sends back that it was shown, or that is kept elsewhere."""
+_LONGEST: Final = 10_000
+
+
+class Accounts:
+    """The picture as it is now, and its changes."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        credentials: Credentials,
+        live: Live,
+        mirrors_changed: Callable[[Mapping[str, IndexSettings]], None],
+    ) -> None:
+        """Use :meth:`load` before anything else; ``mirrors_changed`` is told what mirrors clients have made."""
+        self.directory = Directory()
+        self._archive = archive
+        self._credentials = credentials
+        self._live = live
+        self._mirrors_changed = mirrors_changed
+        self._logins: LoginTokens | None = None
+        self.uuid = ""
+        """Of the data directory."""
+
+    @property
+    def empty_root(self) -> bool:
+        """Whether root logs in with an empty password, since none was set and the settings allow it."""
+        root = self.directory.users.get(ROOT)
+        return self._live.settings.insecure_empty_root and (root is None or root.password is None)
+
+    async def load(self) -> None:
+        """Read all of it. Raises :class:`Unavailable`."""
+
+        def read(connection: sqlite3.Connection) -> tuple[list[User], list[IndexConfig], list[ApiToken], str, str]:
+            return (
+                [User(*row) for row in rows.all_users(connection)],
+                [
+                    IndexConfig(name, config["type"], {key: config[key] for key in config if key != "type"})
+                    for name, config in rows.all_indexes(connection)
+                ],
+                [ApiToken(*row[:4], bool(row[4]), bool(row[5]), *row[6:]) for row in rows.all_tokens(connection)],
+                rows.read_meta(connection, "secret"),
+                rows.read_meta(connection, "uuid"),
+            )
+
+        users, indexes, tokens, secret, self.uuid = await self._archive.database.read(read)
+        self._logins = LoginTokens(bytes.fromhex(secret))
+        if all(user.name != ROOT for user in users):
+            root = User(ROOT, None, _now())
+            await self._archive.database.write(lambda c: rows.put_user(c, ROOT, None, root.created, {}))
+            users.append(root)
+        self._take(
+            Directory(
+                {user.name: user for user in users},
+                {index.name: index for index in indexes},
+                {token.id: token for token in tokens},
+            )
+        )
+
+    def settings_changed(self) -> None:
+        """Take over the indexes of new settings."""
+        self._take(self.directory)
+
+    def _take(self, directory: Directory) -> None:
+        """Let ``directory`` hold, with the indexes of the settings in it."""
+        settings = self._live.settings
+        configured = settings.configured_indexes
+        made = dict(directory.made)
+        if DEFAULT_INDEX not in configured and DEFAULT_INDEX not in made:
+            made[DEFAULT_INDEX] = IndexConfig(
+                DEFAULT_INDEX, "mirror", built_in(settings.indexes[DEFAULT_INDEX].upstream)
+            )
+        self.directory = directory.changed(
+            users=MappingProxyType(dict(directory.users)),
+            made=MappingProxyType(made),
+            tokens=MappingProxyType(dict(directory.tokens)),
+            configured=frozenset(configured),
+        )
+        self._mirrors_changed(
+            {
+                name: _mirror(config)
+                for name, config in made.items()
+                if not config.is_stage and name not in configured
+            }
+        )
+
+    def shown(self, name: str) -> dict[str, Any]:
+        """Return what ``GET /user/index`` says of an index (devpi's ``indexconfig``)."""
+        config = self.directory.require(name)
+        if config is not None:
+            return config.shown()
+        settings = self._live.settings.indexes[name]
+        if settings.bases:
+            return {"type": "mirror", "volatile": False, "title": f"made of {', '.join(settings.bases)}"}
+        upstream = hide_user_info(settings.upstream)
+        if name == DEFAULT_INDEX:
+            return {"type": "mirror", **built_in(upstream)}
+        return {"type": "mirror", "volatile": False, "mirror_url": upstream}
+
+    # -- who asks ------------------------------------------------------------------------------------
+
+    async def asker(self, given: Given | None, address: str) -> Asker:
+        """Return who makes a request with these credentials from ``address``; wrong ones are those of nobody.
+
+        Raises :class:`TooManyAttempts`.
+        """
+        if given is None:
+            return ANYBODY
+        identity = api_tokens.id_of(given.secret)
+        if identity is not None:
+            return self._by_token(given, identity)
+        if self._logins is not None and self._logins.user(given.secret, self._hash_of) == given.user:
+            return Asker(given.user)
+        return Asker(given.user) if await self._is_password(given.user, given.secret, address) else ANYBODY
+
+    def _by_token(self, given: Given, identity: str) -> Asker:
+        token = self.directory.tokens.get(identity)
+        if token is None or given.user not in {token.user, "__token__", ""}:
+            return ANYBODY
+        return Asker(token.user, token) if token.is_text(given.secret) else ANYBODY
+
+    def _hash_of(self, name: str) -> str | None:
+        """Return the password hash of a user who may log in."""
+        if name == ROOT and self.empty_root:
+            return ""
+        user = self.directory.users.get(name)
+        return None if user is None else user.password
+
+    async def _is_password(self, name: str, password: str, address: str) -> bool:
+        stored = self._hash_of(name)
+        if stored == "":
+            return password == ""
+        return await self._credentials.verify(name, stored, password, address)
+
+    async def login(self, name: str, password: str, address: str) -> tuple[str, int]:
+        """Return a login token and the seconds that it is valid. Raises :class:`Unauthorized`."""
+        if not await self._is_password(name, password, address):
+            hint = ""
+            if name == ROOT and self._hash_of(ROOT) is None:
+                hint = ": root has no password yet; run 'teepi user passwd root' on the machine of the server"
+            raise Unauthorized(f"user {name[:100]!r} could not be authenticated{hint}")
+        return self._token_for(name)
+
+    def _token_for(self, name: str) -> tuple[str, int]:
+        if self._logins is None:
+            raise RuntimeError("accounts are used before they are loaded")
+        return self._logins.issue(name, self._hash_of(name) or ""), int(self._logins.seconds)
+
+    # -- users ---------------------------------------------------------------------------------------
+
+    async def create_user(self, asker: Asker, name: str, given: Mapping[str, Any]) -> User:
+        """Make a user with ``given`` password and what else is said of him.
+
+        Raises :class:`Conflict`, :class:`BadRequest`, or what says that ``asker`` may not.
+        """
+        self.directory.require_new_user(asker, self._live.settings.restrict_modify)
+        return await self.new_user(name, given)
+
+    async def new_user(self, name: str, given: Mapping[str, Any]) -> User:
+        """Make a user, as an operator; see :meth:`create_user`."""
+        check_user_name(name)
+        if name in self.directory.users:
+            raise Conflict("user already exists")
+        password = given.get("password")
+        if not isinstance(password, str) or not password:
+            raise BadRequest("password needs to be set")
+        user = User(name, await self._credentials.hash(password), _now(), _extra(given))
+
+        def write(connection: sqlite3.Connection) -> None:
+            if any(found == name for found, *_ in rows.all_users(connection)):
+                raise Conflict("user already exists")
+            rows.put_user(connection, name, user.password, user.created, user.extra)
+
+        await self._archive.database.write(write)
+        self._take(self.directory.changed(users={**self.directory.users, name: user}))
+        return user
+
+    async def modify_user(self, asker: Asker, name: str, given: Mapping[str, Any]) -> tuple[str, int] | None:
+        """Change what is said of a user, or his password: then return a new login token and its seconds."""
+        self.directory.require_user(name)
+        if asker.token is not None or asker.user != name:  # himself always
+            self.directory.require_owner(asker, name, f"modify user {name}", self._live.settings.restrict_modify)
+        extra = {**self.directory.users[name].extra, **_extra(given)}
+        password = given.get("password")
+        if password is None:
+            await self._put_user(name, self.directory.users[name].password, extra)
+            return None
+        if not isinstance(password, str) or not password:
+            raise BadRequest("password needs to be set")
+        await self._put_user(name, await self._credentials.hash(password), extra)
+        return self._token_for(name)
+
+    async def set_password(self, name: str, password: str) -> None:
+        """Set a user's password, as an operator."""
+        self.directory.require_user(name)
+        if not password:
+            raise BadRequest("password needs to be set")
+        await self._put_user(name, await self._credentials.hash(password), self.directory.users[name].extra)
+
+    async def _put_user(self, name: str, password: str | None, extra: Mapping[str, Any]) -> None:
+        before = self.directory.require_user(name)  # time has passed
+        await self._archive.database.write(lambda c: rows.put_user(c, name, password, before.created, extra))
+        user = User(name, password, before.created, extra)
+        self._take(self.directory.changed(users={**self.directory.users, name: user}))
+        self._credentials.forget(name)
+
+    async def delete_user(self, asker: Asker, name: str) -> None:
+        """Delete a user with his indexes, none of which may be non-volatile."""
+        self.directory.require_user(name)
+        self.directory.require_owner(asker, name, f"delete user {name}", self._live.settings.restrict_modify)
+        await self.remove_user(name)
+
+    async def remove_user(self, name: str) -> None:
+        """Delete a user, as an operator; see :meth:`delete_user`."""
+        self.directory.require_user(name)
+        if name == ROOT:
+            raise Forbidden("the user root cannot be deleted")
+        kept = [each for each in self.directory.made.values() if each.user == name and not each.is_volatile]
+        if kept:
+            raise Forbidden(f"user {name!r} has the non-volatile index {kept[0].name}, cannot delete")
+
+        def write(connection: sqlite3.Connection) -> tuple[None, list[str]]:
+            contents = [
+                sha256
+                for index, _ in rows.all_indexes(connection)
+                if index.partition("/")[0] == name
+                for sha256 in projects.contents_of(connection, index)
+            ]
+            rows.delete_user(connection, name)
+            return None, contents
+
+        await self._archive.discard(write)
+        self._take(
+            self.directory.changed(
+                users={key: user for key, user in self.directory.users.items() if key != name},
+                made={key: index for key, index in self.directory.made.items() if index.user != name},
+                tokens={key: token for key, token in self.directory.tokens.items() if token.user != name},
+            )
+        )
+        self._credentials.forget(name)
+
+    # -- indexes -------------------------------------------------------------------------------------
+
+    async def create_index(self, asker: Asker, name: str, given: Mapping[str, Any]) -> IndexConfig:
+        """Make an index of a user. Raises as :meth:`create_user` does, and :class:`NotFound` for the user."""
+        user, _, index = name.partition("/")
+        self.directory.require_user(user)
+        check_index_name(index)
+        restricted = self._live.settings.restrict_modify
+        self.directory.require_owner(asker, user, f"create index {name}", restricted)
+        if name in self.directory.configured or name in self.directory.made:
+            raise Conflict(f"index {name!r} exists")
+        return await self._put_index(created(name, given))
+
+    async def modify_index(
+        self, asker: Asker, name: str, given: Mapping[str, Any] | Sequence[str], *, error_on_noop: bool = False
+    ) -> IndexConfig:
+        """Change the settings of an index; one of the configuration file is not to be changed here."""
+        former = self._changeable(name)
+        self.directory.require_owner(
+            asker, former.user, f"modify index {name}", self._live.settings.restrict_modify
+        )
+        wanted = changed(former, given)
+        if error_on_noop and wanted.shown() == former.shown():
+            raise BadRequest("The requested modifications resulted in no changes")
+        return await self._put_index(wanted)
+
+    def _changeable(self, name: str) -> IndexConfig:
+        found = self.directory.require(name)
+        if found is None:
+            raise Conflict(f"{name} is in the configuration file of this teepi: change it there.")
+        return found
+
+    async def _put_index(self, config: IndexConfig) -> IndexConfig:
+        self.directory.check_bases(config)
+
+        def write(connection: sqlite3.Connection) -> None:
+            if all(user != config.user for user, *_ in rows.all_users(connection)):
+                raise NotFound(f"no user {config.user!r}")
+            rows.put_index(connection, config.name, {"type": config.kind, **config.values})
+
+        await self._archive.database.write(write)
+        self._take(self.directory.changed(made={**self.directory.made, config.name: config}))
+        return config
+
+    async def delete_index(self, asker: Asker, name: str) -> None:
+        """Delete a volatile index with all that was uploaded to it."""
+        found = self._changeable(name)
+        self.directory.require_owner(asker, found.user, f"delete index {name}", self._live.settings.restrict_modify)
+        if not found.is_volatile or name == DEFAULT_INDEX:
+            raise Forbidden(f"index {name} non-volatile, cannot delete")
+
+        def write(connection: sqlite3.Connection) -> tuple[None, list[str]]:
+            contents = projects.contents_of(connection, name)
+            rows.delete_index(connection, name)
+            return None, contents
+
+        await self._archive.discard(write)
+        self._take(
+            self.directory.changed(made={key: each for key, each in self.directory.made.items() if key != name})
+        )
+
+    # -- API tokens ----------------------------------------------------------------------------------
+
+    async def create_token(
+        self,
+        user: str,
+        *,
+        index: str | None,
+        may_upload: bool,
+        may_read: bool,
+        description: str,
+        seconds: float | None,
+    ) -> tuple[str, ApiToken]:
+        """Make a token of a user, as an operator; its text is told this once."""
+        self.directory.require_user(user)
+        if index is not None:
+            self.directory.require(index)
+        if not (may_upload or may_read):
+            raise BadRequest("A token that allows nothing is of no use: let it upload, read, or both.")
+        now = time.time()
+        new = api_tokens.new()
+        while new.id in self.directory.tokens:
+            new = api_tokens.new()
+        token = ApiToken(
+            *(new.id, user, description[:_LONGEST], index, may_upload, may_read, now),
+            *(None if seconds is None else now + seconds, new.digest),
+        )
+        row = (
+            *(token.id, token.user, token.description, token.index, int(token.may_upload), int(token.may_read)),
+            *(token.created_at, token.expires_at, token.digest),
+        )
+        await self._archive.database.write(lambda c: rows.put_token(c, row))
+        self._take(self.directory.changed(tokens={**self.directory.tokens, token.id: token}))
+        return new.text, token
+
+    async def revoke_token(self, identity: str) -> None:
+        """Delete a token. Raises :class:`NotFound`."""
+        if not await self._archive.database.write(lambda c: rows.delete_token(c, identity)):
+            raise NotFound(f"There is no token {identity[:100]!r}; 'teepi token list' shows them.")
+        self._take(
+            self.directory.changed(
+                tokens={key: token for key, token in self.directory.tokens.items() if key != identity}
+            )
+        )
+
+
+def built_in(upstream: str) -> dict[str, Any]:
+    """Return the settings of the built-in mirror as devpi's clients know them."""
+    root = upstream.removesuffix("/").rpartition("/")[0]
+    return {
+        "volatile": False,
+        "title": "PyPI",
+        "mirror_url": upstream,
+        "mirror_web_url_fmt": f"{root}/project/{{name}}/",
+    }
+
+
+def _mirror(config: IndexConfig) -> IndexSettings:
+    """Return how a mirror that a client made is fetched; only root's may lead into a private network."""
+    expiry = config.values.get("mirror_cache_expiry")
+    return IndexSettings(
+        config.values["mirror_url"],
+        page_ttl_seconds=None if expiry is None else float(expiry),
+        is_trusted=config.user == ROOT,
+    )
+
+
+def _extra(given: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = [key for key in given if key not in _USER_KEYS | _SHOWN_KEYS]
+    if unknown:
+        raise BadRequest(f"a user has no {unknown[0][:100]!r}; what can be said of one: {', '.join(sorted(_USER_KEYS))}")
+    for key in ("email", "title", "description"):
+        if not isinstance(given.get(key, ""), (str, type(None))) or len(given.get(key) or "") > _LONGEST:
+            raise BadRequest(f"{key} is a text of at most {_LONGEST} characters")
+    return {key: given[key] for key in given if key in _USER_KEYS}
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

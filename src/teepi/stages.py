@@ -1,0 +1,299 @@
+"""Private indexes as clients read them: pages, versions, files; their own first, bases after.
+
+Stages merge, the first that has a file of a name wins. A name in any stage hides the mirrors below, unless it is on the
+stages' whitelist; among mirrors the first that has the project owns it. A base that fails is an error and never a reason
+to look at the next. Nothing is kept: what was uploaded is shown at once.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from teepi.bases import merged
+from teepi.data import StoredFile, projects
+from teepi.errors import Deleted, NotFound
+from teepi.pages import Freshness
+from teepi.simple_api import ProjectPage, render
+from teepi.versions import rank, version_key
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from teepi.accounts import Accounts
+    from teepi.data import Archive, StoredDocs, StoredResult, StoredVersion
+    from teepi.http_semantics import PageFormat
+    from teepi.index_config import IndexConfig
+    from teepi.indexes import Indexes
+    from teepi.page_memory import Page
+    from teepi.pages import Pages
+    from teepi.readable import Landed
+
+METADATA: Final = ".metadata"  # PEP 658
+PROVENANCE: Final = ".provenance"  # PEP 740
+_OWN: Final = "\0"  # before a link that begins at the root of this server: no upstream's can
+_API_VERSION: Final = "1.3"  # of the pages made here: PEP 740 is the newest of what they have
+
+
+@dataclass(frozen=True, slots=True)
+class StagePage:
+    """The page of a project in a stage."""
+
+    freshness: Freshness
+    mirror: tuple[str, Page] | None
+    """Index and page, when a mirror below answers alone."""
+    content: ProjectPage | None
+    """Else what is shown; its links begin at the root of this server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A version of a project in one stage, with all that belongs to it."""
+
+    version: StoredVersion
+    files: Sequence[StoredFile]
+    docs: StoredDocs | None
+    results: Sequence[StoredResult]
+    """Of test runs, for all of its files."""
+
+
+class Stages:
+    """All stages. ``accounts`` says which there are, ``archive`` has what was uploaded."""
+
+    def __init__(self, archive: Archive, accounts: Accounts, indexes: Indexes, pages: Pages) -> None:
+        """Ask ``indexes`` and ``pages`` for what mirrors have."""
+        self._archive = archive
+        self._accounts = accounts
+        self._indexes = indexes
+        self._pages = pages
+
+    def stage(self, index: str) -> IndexConfig | None:
+        """Return the stage of that name, None for a mirror or an unknown one."""
+        config = self._accounts.directory.index(index)
+        return config if config is not None and config.is_stage else None
+
+    def _below(self, index: str) -> tuple[list[IndexConfig], list[str]]:
+        """Return the stages and the names of the mirrors that ``index`` is made of, each in their order."""
+        stages, mirrors = [], []
+        for name in self._accounts.directory.order(index):
+            config = self.stage(name)
+            if config is not None:
+                stages.append(config)
+            else:
+                mirrors.append(name)
+        return stages, mirrors
+
+    # -- pages ---------------------------------------------------------------------------------------
+
+    async def page(self, index: str, project: str, *, newer_than: float | None = None) -> StagePage:
+        """Return the page of ``project`` (normalised) in the stage ``index``.
+
+        Raises :class:`NotFound` when no index that it is made of has it, and what the first mirror raises.
+        """
+        stages, mirrors = self._below(index)
+        names = [stage.name for stage in stages]
+
+        def read(connection: sqlite3.Connection) -> dict[str, list[StoredFile]]:
+            having = projects.owners(connection, names, project)
+            return {name: projects.files(connection, name, project) for name in names if name in having}
+
+        own = await self._archive.database.read(read)
+        if own and not _is_whitelisted(stages, project):
+            mirrors = []
+        found = await self._from_mirrors(mirrors, project, newer_than)
+        if not own:
+            if found is None:
+                raise NotFound(f"None of the indexes that {index} is made of has a project {project}.")
+            mirror, page, freshness = found
+            return StagePage(freshness, (mirror, page), None)
+        documents = [_document(project, files) for files in own.values()]
+        freshness = Freshness.HIT
+        if found is not None:
+            mirror, page, freshness = found
+            documents.append(await self._rooted(mirror, page))
+        document = merged(documents)
+        links = [file["url"] for file in document["files"]]
+        return StagePage(freshness, None, ProjectPage(index, project, document, links, links))
+
+    async def _from_mirrors(
+        self, mirrors: Sequence[str], project: str, newer_than: float | None
+    ) -> tuple[str, Page, Freshness] | None:
+        for mirror in mirrors:
+            try:
+                page, freshness = await self._indexes.page(mirror, project, newer_than=newer_than)
+            except NotFound:
+                continue
+            return mirror, page, freshness
+        return None
+
+    async def _rooted(self, mirror: str, page: Page) -> dict[str, Any]:
+        """Return what the page of a mirror says, with links from the root of this server."""
+        content = await self._pages.shown(page)
+        files = [
+            {**file, "url": f"{mirror}/{link}"}
+            for file, link in zip(content.document["files"], content.links, strict=True)
+        ]
+        return {**content.document, "files": files}
+
+    async def owner(self, index: str, project: str) -> str | None:
+        """Return the first stage of ``index`` that has ``project``, None when it is a mirror's or nobody's."""
+        stages, _ = self._below(index)
+        names = [stage.name for stage in stages]
+        having = await self._archive.database.read(lambda c: projects.owners(c, names, project))
+        return next((name for name in names if name in having), None)
+
+    async def names(self, index: str) -> tuple[list[str], list[str]]:
+        """Return the projects of all stages that ``index`` is made of, sorted, and the names of its mirrors."""
+        stages, mirrors = self._below(index)
+        names = [stage.name for stage in stages]
+        found = await self._archive.database.read(lambda c: projects.project_names(c, names))
+        return sorted({project for each in found.values() for project in each}), mirrors
+
+    async def own_projects(self, index: str) -> list[str]:
+        """Return what was uploaded to ``index`` itself, sorted."""
+        found = await self._archive.database.read(lambda c: projects.project_names(c, [index]))
+        return found[index]
+
+    # -- versions ------------------------------------------------------------------------------------
+
+    async def releases(
+        self, index: str, project: str, version: str | None = None, *, with_bases: bool = True
+    ) -> list[Release]:
+        """Return the versions of a project, or that one, however it is spelt; of ``index`` first, then of its stages.
+
+        Of each stage newest first. None is in the answer when no stage has any.
+        """
+        stages, _ = self._below(index)
+        names = [stage.name for stage in stages] if with_bases else [index]
+        key = None if version is None else version_key(version)
+
+        def read(connection: sqlite3.Connection) -> list[Release]:
+            found = []
+            for name in names:
+                docs = {each.version_key: each for each in projects.docs(connection, name, project)}
+                of_stage = []
+                for each in projects.versions(connection, name, project, key):
+                    files = projects.files(connection, name, project, each.version_key)
+                    results = projects.results(connection, [file.id for file in files])
+                    of_stage.append(Release(each, files, docs.get(each.version_key), results))
+                found += sorted(of_stage, key=lambda release: rank(release.version.version), reverse=True)
+            return found
+
+        return await self._archive.database.read(read)
+
+    # -- files ---------------------------------------------------------------------------------------
+
+    async def file(self, index: str, prefix: str, filename: str) -> StoredFile:
+        """Return the file of that name in ``index`` whose sha256 begins with ``prefix`` (16 hex).
+
+        Raises :class:`NotFound`, and :class:`Deleted` for what was here.
+        """
+
+        def read(connection: sqlite3.Connection) -> tuple[StoredFile | None, bool]:
+            found = projects.file_named(connection, index, filename)
+            if found is not None and found.sha256.startswith(prefix):
+                return found, False
+            return None, projects.was_deleted(connection, index, filename, prefix)
+
+        found, is_gone = await self._archive.database.read(read)
+        if found is not None:
+            return found
+        if is_gone:
+            raise Deleted(f"{filename[:200]} was deleted from {index}.")
+        raise NotFound(f"{index} has no file {filename[:200]} with that digest.")
+
+    async def result(self, file: StoredFile, number: int) -> str:
+        """Return what a test run said of a file: JSON. Raises :class:`NotFound`."""
+        found = await self._archive.database.read(lambda c: projects.results(c, [file.id]))
+        for each in found:
+            if each.id == number:
+                return each.content
+        raise NotFound(f"There is no such result of a test run of {file.filename}.")
+
+    async def open(self, file: StoredFile | StoredDocs) -> Landed:
+        """Open what was uploaded, for one reader. Raises :class:`NotFound` when the disk has lost it."""
+        landed = self._archive.blobs.open(file.sha256, file.size)
+        if landed is None:
+            raise NotFound(
+                f"The bytes of this file ({file.sha256[:16]}…) are missing in teepi's data directory; run 'teepi data check' there."
+            )
+        return landed
+
+    async def core_metadata(self, file: StoredFile) -> bytes:
+        """Return the core metadata of a file (PEP 658). Raises :class:`NotFound`."""
+        found = await self._archive.database.read(lambda c: projects.core_metadata(c, file.id))
+        if found is None:
+            raise NotFound(f"There is no core metadata of {file.filename}.")
+        return found
+
+
+def render_page(content: ProjectPage, form: PageFormat, root: str) -> bytes:
+    """Render a page of :class:`StagePage`; ``root`` leads from it to the root of this server, ``../../``."""
+    files = [
+        {**file, "provenance": root + link[len(_OWN) :]}
+        if isinstance(link := file.get("provenance"), str) and link.startswith(_OWN)
+        else file
+        for file in content.document["files"]
+    ]
+    return render(replace(content, document={**content.document, "files": files}), form, root)
+
+
+def provenance(file: StoredFile) -> dict[str, Any]:
+    """Return the provenance of a file (PEP 740): its attestations as uploaded, and who uploaded them.
+
+    Raises :class:`NotFound` when it came without.
+    """
+    if file.attestations is None:
+        raise NotFound(f"{file.filename} was uploaded without attestations.")
+    publisher = {"kind": "teepi", "claims": {"user": file.uploaded_by, "index": file.index}}
+    return {
+        "version": 1,
+        "attestation_bundles": [{"publisher": publisher, "attestations": json.loads(file.attestations)}],
+    }
+
+
+def _is_whitelisted(stages: Sequence[IndexConfig], project: str) -> bool:
+    """Whether mirrors may add to a project that stages have; the lists are put together as devpi does."""
+    allowed: frozenset[str] | None = None
+    for stage in stages:
+        if allowed is None:
+            allowed = stage.whitelist
+        elif stage.values.get("mirror_whitelist_inheritance", "intersection") == "union":
+            allowed |= stage.whitelist
+        else:
+            allowed &= stage.whitelist
+    return allowed is not None and (project in allowed or "*" in allowed)
+
+
+def _document(project: str, files: Sequence[StoredFile]) -> dict[str, Any]:
+    """Return the page of uploaded files (PEP 691, 700, 714, 740); links begin at the root of this server."""
+    shown: list[dict[str, Any]] = []
+    for file in files:
+        link = quote(file.path, safe="/+")
+        entry: dict[str, Any] = {
+            "filename": file.filename,
+            "url": link,
+            "hashes": {"sha256": file.sha256},
+            "size": file.size,
+            "upload-time": upload_time(file.uploaded_at),
+            "yanked": False,
+        }
+        if file.requires_python:
+            entry["requires-python"] = file.requires_python
+        if file.metadata_sha256 is not None:
+            entry["core-metadata"] = {"sha256": file.metadata_sha256}
+        if file.attestations is not None:
+            entry["provenance"] = _OWN + link + PROVENANCE
+        shown.append(entry)
+    versions = list(dict.fromkeys(file.version_key for file in files))
+    return {"meta": {"api-version": _API_VERSION}, "name": project, "files": shown, "versions": versions}
+
+
+def upload_time(seconds: float) -> str:
+    """Return a moment as PEP 700 wants it."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1_000_000):06}Z"

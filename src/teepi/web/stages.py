@@ -1,0 +1,250 @@
+"""Handlers for reading private indexes: pages, lists, files, versions."""
+
+from __future__ import annotations
+
+import re
+import time
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from aiohttp import web
+from packaging.utils import canonicalize_name
+
+from teepi import legacy_json, release_json
+from teepi.codings import choose_coding
+from teepi.errors import NotFound
+from teepi.files import Opened, Outcome
+from teepi.http_semantics import if_none_match, if_range_allows, index_prefix, parse_range, query_names, wants_fresh
+from teepi.page_memory import Variant
+from teepi.readable import Cursor
+from teepi.stages import METADATA, PROVENANCE, provenance, render_page
+from teepi.tasks import in_thread
+from teepi.versions import version_key
+from teepi.web import answers
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp.web_request import BaseRequest
+
+    from teepi.data import StoredFile
+    from teepi.indexes import Indexes
+    from teepi.pages import Pages
+    from teepi.simple_api import ProjectPage
+    from teepi.stages import StagePage, Stages
+    from teepi.web.send import Senders
+
+    LegacyOf = Callable[[BaseRequest, str, str, str | None], Awaitable[web.StreamResponse]]
+
+_PROJECT: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,198}[A-Za-z0-9])?")  # PEP 508
+_RESULT: Final = re.compile(r"(?P<file>.+)\.toxresult-(?P<number>[0-9]{1,18})")
+_THREAD_FILES: Final = 200  # a larger page is rendered off the event loop
+
+
+class StageHandlers:
+    """Thin: ask ``stages``, answer."""
+
+    def __init__(
+        self,
+        stages: Stages,
+        indexes: Indexes,
+        pages: Pages,
+        senders: Senders,
+        outside: Callable[[BaseRequest], str],
+        refresh_seconds: float,
+    ) -> None:
+        """``outside`` gives the URL of this server; a wish for a fresh page is granted every ``refresh_seconds``."""
+        self._stages = stages
+        self._indexes = indexes
+        self._pages = pages
+        self._senders = senders
+        self._outside = outside
+        self._refresh_seconds = refresh_seconds
+
+    def is_stage(self, index: str) -> bool:
+        """Whether ``index`` is a private one."""
+        return self._stages.stage(index) is not None
+
+    # -- pages ---------------------------------------------------------------------------------------
+
+    async def project(self, request: BaseRequest, index: str, name: str, *, slash: bool) -> web.StreamResponse:
+        """Answer ``…/{name}/`` for installers; a name that is not normalised, or no slash behind it, redirects."""
+        request[answers.KIND] = "page"
+        project = _normalised(name)
+        if not slash or project != name:
+            query = request.raw_path.partition("?")[2]
+            return answers.redirect(f"../{project}/" if slash else f"{project}/", query)
+        form = answers.negotiate(request)
+        found = await self._page(request, index, project)
+        root = index_prefix(request.raw_path.partition("?")[0])
+        coding = choose_coding(answers.header(request, "Accept-Encoding"))
+        if found.mirror is not None:
+            mirror, page = found.mirror
+            variant = await self._pages.variant(page, form, f"{root}{quote(mirror)}/", coding)
+            return answers.page(request, variant, form, found.freshness.value)
+        content = _content(found)
+
+        def make() -> Variant:
+            return Variant.of(render_page(content, form, root), form, coding)
+
+        variant = make() if len(content.links) < _THREAD_FILES else await in_thread(make)
+        return answers.page(request, variant, form, found.freshness.value)
+
+    async def _page(self, request: BaseRequest, index: str, project: str) -> StagePage:
+        newer_than = None
+        if wants_fresh(answers.header(request, "Cache-Control")):
+            newer_than = time.monotonic() - self._refresh_seconds
+        return await self._stages.page(index, project, newer_than=newer_than)
+
+    async def legacy(
+        self, request: BaseRequest, index: str, name: str, version: str | None, of_mirror: LegacyOf
+    ) -> web.StreamResponse:
+        """Answer legacy JSON; ``of_mirror`` answers when a mirror has the project."""
+        request[answers.KIND] = "legacy"
+        project = _normalised(name)
+        found = await self._page(request, index, project)
+        if found.mirror is not None:
+            return await of_mirror(request, found.mirror[0], name, version)
+        content = _content(found)
+        spelt = None if version is None else legacy_json.find_version(content, version)
+        if version is not None and spelt is None:
+            raise NotFound(f"{project} has no version {version[:100]} here.")
+        wheel = legacy_json.wheel_of(content, spelt)
+        metadata = None
+        for release in await self._stages.releases(index, project):
+            for file in release.files:
+                if wheel is not None and file.filename == wheel.filename and file.metadata_sha256 is not None:
+                    metadata = await self._stages.core_metadata(file)
+        body = legacy_json.build(content, f"{self._outside(request)}/", spelt, metadata)
+        return web.Response(body=body, headers={"Content-Type": "application/json", "Cache-Control": "no-store"})
+
+    # -- devpi's JSON --------------------------------------------------------------------------------
+
+    async def versions(
+        self, request: BaseRequest, index: str, name: str, version: str | None = None
+    ) -> web.StreamResponse:
+        """``GET /{user}/{index}/{project}`` and ``…/{version}`` for devpi's clients, of stages and mirrors alike."""
+        project = _normalised(name)
+        with_bases = "ignore_bases" not in query_names(request.raw_path)
+        found = await self._versions(request, index, project, with_bases=with_bases)
+        if found is None:
+            raise NotFound(f"no project {project!r}")
+        if version is None:
+            return answers.devpi("projectconfig", found)
+        key = version_key(version)
+        data = next((data for each, data in found.items() if version_key(each) == key), None)
+        if data is None:
+            raise NotFound(f"The version {version[:100]} of project {project} does not exist.")
+        return answers.devpi("versiondata", data)
+
+    async def _versions(
+        self, request: BaseRequest, index: str, project: str, *, with_bases: bool
+    ) -> dict[str, dict[str, Any]] | None:
+        base = f"{self._outside(request)}/"
+        if not self.is_stage(index):
+            try:
+                page, _ = await self._indexes.page(self._indexes.require(index), project)
+            except NotFound:
+                return None
+            return release_json.mirrored_versions(await self._pages.shown(page), f"{base}{index}/")
+        releases = await self._stages.releases(index, project, with_bases=with_bases)
+        found = release_json.projects_versions(releases, base) if releases else None
+        if not with_bases:
+            return found
+        try:
+            shown = await self._stages.page(index, project)
+        except NotFound:
+            return found
+        if shown.mirror is not None:
+            mirror, page = shown.mirror
+            return release_json.mirrored_versions(await self._pages.shown(page), f"{base}{mirror}/")
+        mirrored = release_json.mirrored_versions(_content(shown), base)  # what a whitelisted mirror adds
+        keys = {version_key(each) for each in found or {}}
+        return (found or {}) | {each: data for each, data in mirrored.items() if version_key(each) not in keys}
+
+    # -- files ---------------------------------------------------------------------------------------
+
+    async def file(self, request: BaseRequest, index: str, prefix: str, filename: str) -> web.StreamResponse:
+        """``/{user}/{index}/+f/{3}/{13}/{file}``, with its core metadata, provenance and results of test runs."""
+        request[answers.KIND] = "metadata" if filename.endswith(METADATA) else "file"
+        prefix = prefix.replace("/", "")
+        result = _RESULT.fullmatch(filename)
+        if filename.endswith(METADATA):
+            file = await self._stages.file(index, prefix, filename.removesuffix(METADATA))
+            if file.metadata_sha256 is None:
+                raise NotFound(f"There is no core metadata of {file.filename}.")
+            return _small(request, await self._stages.core_metadata(file), "text/plain; charset=utf-8")
+        if filename.endswith(PROVENANCE):
+            file = await self._stages.file(index, prefix, filename.removesuffix(PROVENANCE))
+            return web.json_response(provenance(file), headers={"Cache-Control": "no-cache"})
+        if result is not None:
+            file = await self._stages.file(index, prefix, result["file"])
+            content = await self._stages.result(file, int(result["number"]))
+            return _small(request, content.encode(), "application/json")
+        file = await self._stages.file(index, prefix, filename)
+        if answers.wants_json(request):
+            return answers.devpi("releasefilemeta", self._facts(request, file))
+        return await self._send(request, file)
+
+    def _facts(self, request: BaseRequest, file: StoredFile) -> dict[str, Any]:
+        return {
+            "url": f"{self._outside(request)}/{quote(file.path, safe='/+')}",
+            "hash_spec": f"sha256={file.sha256}",
+            "hashes": {"sha256": file.sha256, "md5": file.md5, "blake2b_256": file.blake2b},
+            "project": file.project,
+            "version": file.version_key,
+            "size": file.size,
+            "last_modified": formatdate(file.uploaded_at, usegmt=True),
+            "log": file.log,
+        }
+
+    async def _send(self, request: BaseRequest, file: StoredFile) -> web.StreamResponse:
+        etag = f'"{file.sha256}"'
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Accept-Ranges": "bytes",
+            "ETag": etag,
+            "Last-Modified": formatdate(file.uploaded_at, usegmt=True),
+            "Cache-Control": answers.immutable(request),
+            "Cache-Status": f"teepi; {Outcome.HIT.value}",
+            "X-Content-Type-Options": "nosniff",
+        }
+        if if_none_match(answers.header(request, "If-None-Match"), etag):
+            return web.Response(status=304, headers=headers)
+        wanted = parse_range(answers.header(request, "Range")) if request.method == "GET" else None
+        if wanted is not None and not if_range_allows(answers.header(request, "If-Range"), etag, None):
+            wanted = None
+        start, stop = (0, file.size) if wanted is None else wanted.resolve(file.size)
+        response = web.StreamResponse(headers=headers)
+        if wanted is not None:
+            response.set_status(206)
+            response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size}"
+        response.content_length = stop - start
+        opened = Opened(await self._stages.open(file), Cursor(start, stop), Outcome.HIT)
+        try:
+            return await self._senders.send(request, response, opened)
+        finally:
+            opened.close()
+
+
+def _normalised(name: str) -> str:
+    if not _PROJECT.fullmatch(name):
+        raise NotFound(f"{name[:100]!r} is not the name of a project.")
+    return canonicalize_name(name)
+
+
+def _content(found: StagePage) -> ProjectPage:
+    if found.content is None:
+        raise RuntimeError("a page of a stage has neither a mirror's page nor content")
+    return found.content
+
+
+def _small(request: BaseRequest, body: bytes, content_type: str) -> web.Response:
+    """Answer bytes that belong to a digest and so never change."""
+    headers = {
+        "Content-Type": content_type,
+        "Cache-Control": answers.immutable(request),
+        "X-Content-Type-Options": "nosniff",
+    }
+    return web.Response(body=body, headers=headers)

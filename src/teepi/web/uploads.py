@@ -1,0 +1,160 @@
+"""Handlers for what is written to private indexes: uploads, pushes, deletions, results of test runs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+from packaging.utils import canonicalize_name
+
+from teepi.errors import BadRequest, BadUpload, NotFound
+from teepi.http_semantics import query_names
+from teepi.web import answers
+from teepi.web.forms import read_form
+from teepi.web.requests import json_body
+
+if TYPE_CHECKING:
+    from aiohttp.web_request import BaseRequest
+
+    from teepi.accounts import Accounts
+    from teepi.index_config import IndexConfig
+    from teepi.live import Live
+    from teepi.stages import Stages
+    from teepi.uploads import Uploads
+    from teepi.web.gate import Gate
+
+_RESULT_BYTES: Final = 16 << 20
+_ACTIONS: Final = ("file_upload", "submit", "doc_upload")
+
+
+class UploadHandlers:
+    """Thin: who, what, and one call of ``uploads``."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        gate: Gate,
+        stages: Stages,
+        uploads: Uploads,
+        live: Live,
+    ) -> None:
+        """``live`` says how large an upload may be."""
+        self._accounts = accounts
+        self._gate = gate
+        self._stages = stages
+        self._uploads = uploads
+        self._live = live
+
+    async def _stage(self, request: BaseRequest, index: str, to_do: str) -> IndexConfig:
+        """Return the stage to write to, once it is known that whoever asks may."""
+        directory = self._accounts.directory
+        config = directory.require(index)
+        if config is None or not config.is_stage:
+            raise NotFound(f"cannot {to_do} mirror index {index}")
+        directory.require_upload(await self._gate.asker(request), config, time.time())
+        return config
+
+    async def post(self, request: BaseRequest, index: str) -> web.StreamResponse:
+        """``POST /{user}/{index}/``: a form is an upload, JSON a push."""
+        kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind == "application/json":
+            return await self.push(request, index)
+        config = await self._stage(request, index, "submit to")
+        incoming = await self._uploads.begin()
+        try:
+            form = await read_form(
+                request, lambda data: self._uploads.write(incoming, data), self._live.settings.max_upload_bytes
+            )
+            action = form.one(":action")
+            if action not in _ACTIONS:
+                raise BadUpload(f"the field :action is {action[:50]!r}; it must be one of {', '.join(_ACTIONS)}")
+            asker = await self._gate.asker(request)
+            if action == "submit":
+                await self._uploads.register(asker, config, form.fields)
+                return _done()
+            if form.filename is None:
+                raise BadUpload("the form of the upload has no file: the field content is missing")
+            if action == "doc_upload":
+                await self._uploads.docs(asker, config, incoming, form.fields)
+                return _done()
+            kept = await self._uploads.file(asker, config, form.filename, incoming, form.fields)
+            response = _done()
+            if not kept.is_new and not config.is_volatile:
+                answers.say_reason(response, "Upload of identical file to non volatile index.")
+            return response
+        finally:
+            incoming.abort()
+
+    # -- pushing -------------------------------------------------------------------------------------
+
+    async def push(self, request: BaseRequest, index: str) -> web.StreamResponse:
+        """``PUSH /{user}/{index}`` or ``POST`` with JSON: a version to another index, or to another repository."""
+        await self._gate.require_read(request, index)
+        asker = await self._gate.asker(request)
+        given = await json_body(request)
+        if not isinstance(given, dict) or not all(isinstance(given.get(key), str) for key in ("name", "version")):
+            raise BadRequest("A push names name, version and targetindex, or posturl.")
+        project, version = canonicalize_name(given["name"]), given["version"]
+        flags = {
+            "files": not _flag(given, "only_docs"),
+            "docs": not _flag(given, "no_docs"),
+            "register": _flag(given, "register_project"),
+        }
+        source = self._accounts.directory.require(index)
+        if not isinstance(given.get("targetindex"), str):
+            raise BadRequest("A push names targetindex (USER/INDEX), or posturl for another repository.")
+        target = await self._stage(request, given["targetindex"].strip("/"), "push to")
+        if source is None or not source.is_stage:
+            raise NotFound(f"{index} is a mirror")
+        log = await self._uploads.push(asker, source, project, version, target, **flags)
+        return answers.devpi("actionlog", log)
+
+    # -- deleting ------------------------------------------------------------------------------------
+
+    async def delete_project(self, request: BaseRequest, index: str, name: str) -> web.StreamResponse:
+        """``DELETE /{user}/{index}/{project}``."""
+        config = await self._stage(request, index, "delete from")
+        project = canonicalize_name(name)
+        await self._uploads.delete_project(config, project, force=_forced(request))
+        return answers.devpi(message=f"project {project!r} deleted from stage {index}")
+
+    async def delete_version(self, request: BaseRequest, index: str, name: str, version: str) -> web.StreamResponse:
+        """``DELETE /{user}/{index}/{project}/{version}``."""
+        config = await self._stage(request, index, "delete from")
+        project = canonicalize_name(name)
+        await self._uploads.delete_version(config, project, version, force=_forced(request))
+        return answers.devpi(message=f"project {project!r} version {version!r} deleted")
+
+    async def delete_file(self, request: BaseRequest, index: str, prefix: str, filename: str) -> web.StreamResponse:
+        """``DELETE /{user}/{index}/+f/{3}/{13}/{file}``."""
+        config = await self._stage(request, index, "delete from")
+        file = await self._stages.file(index, prefix.replace("/", ""), filename)
+        await self._uploads.delete_file(config, file, force=_forced(request))
+        return answers.devpi(message=f"file {filename!r} deleted")
+
+    # -- results of test runs ------------------------------------------------------------------------
+
+    async def result(self, request: BaseRequest, index: str, prefix: str, filename: str) -> web.StreamResponse:
+        """``POST`` of JSON to a file: what ``devpi test`` found."""
+        config = self._accounts.directory.require(index)
+        if config is None or not config.is_stage:
+            raise NotFound(f"no permission to upload tox results to {index}: it is a mirror")
+        await self._gate.require_read(request, index)
+        asker = await self._gate.asker(request)
+        self._accounts.directory.require_toxresult(asker, config)
+        file = await self._stages.file(index, prefix.replace("/", ""), filename)
+        number = await self._uploads.result(asker, file, await json_body(request, most_bytes=_RESULT_BYTES))
+        return answers.devpi("toxresultpath", f"{file.path}.toxresult-{number}")
+
+
+def _done() -> web.Response:
+    return web.Response(content_type="text/html", headers={"Cache-Control": "no-store", **answers.DEVPI_HEADERS})
+
+
+def _flag(given: dict[str, Any], key: str) -> bool:
+    return given.get(key) is True or str(given.get(key, "")).lower() in {"1", "true", "yes"}
+
+
+def _forced(request: BaseRequest) -> bool:
+    return "force" in query_names(request.raw_path)

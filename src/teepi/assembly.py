@@ -208,15 +208,16 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         lists,
         await asyncio.to_thread(operator_channel.make_token, settings.data_dir),
     )
-    ui = await asyncio.to_thread(UiHandlers, overviews.now, overviews.search, DEFAULT_INDEX)
+    ui = await asyncio.to_thread(UiHandlers, overviews.now, overviews.search, DEFAULT_INDEX, live)
     app = App(
         PageHandlers(indexes, pages, lists, limits, hot),
         FileHandlers(indexes, files, core_metadata, senders, metrics, hot),
-        LegacyHandlers(indexes, pages, legacy),
+        LegacyHandlers(indexes, pages, legacy, live),
         OpsHandlers(registry, metrics, lambda: catalog.totals, problems, readiness, exposition, history),
         ui,
         operator,
         metrics,
+        live,
         proxpi_invalidation=settings.proxpi_invalidation,
     )
 

@@ -8,17 +8,21 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from teepi.errors import MethodNotAllowed, RangeNotSatisfiable
+from teepi.errors import MethodNotAllowed, RangeNotSatisfiable, RefusedWrite
+from teepi.origins import sound_base
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aiohttp.web_request import BaseRequest
 
+    from teepi.config import Settings
     from teepi.errors import TeepiError
 
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
+OUTSIDE_URL: Final = "X-Outside-URL"
+"""Belongs into Vary, with Host, where an answer has absolute links."""
 
 KIND: Final = web.RequestKey("kind", str)
 """What is asked for, as the metrics have it: set by the handlers of ``page``, ``list``, ``legacy``, ``file`` …"""
@@ -51,7 +55,7 @@ def error_headers(problem: TeepiError) -> dict[str, str]:
 def error(problem: TeepiError) -> web.Response:
     """Turn a deliberate error into its answer: the sentence, never cached."""
     response = plain(problem.message, problem.status, error_headers(problem))
-    if isinstance(problem, MethodNotAllowed):
+    if isinstance(problem, MethodNotAllowed | RefusedWrite):
         response.set_status(problem.status, problem.message)  # twine shows the reason phrase and not the body
     return response
 
@@ -62,8 +66,17 @@ def redirect(target: str, query: str) -> web.Response:
     return plain(f"Moved to {target}", 301, {"Location": location})
 
 
-def origin(request: BaseRequest) -> str:
-    """Return ``scheme://host:port`` as the client wrote it, or where it arrived when that is no host."""
+def outside(request: BaseRequest, settings: Settings) -> str:
+    """Return the base of absolute links, without a slash at its end.
+
+    That is ``outside_url``, else what a proxy before us says in X-Outside-URL (as one before devpi does), else
+    ``scheme://host:port`` as the client wrote it, or where it arrived when that is no host.
+    """
+    named = settings.outside_url or sound_base(request.headers.get(OUTSIDE_URL, ""))
+    return named if named is not None else _origin(request)
+
+
+def _origin(request: BaseRequest) -> str:
     host = request.headers.get("Host", "")
     if not _HOST.fullmatch(host):  # none (HTTP/1.0), or one that is nothing to paste into a shell
         address, port = request.get_extra_info("sockname")[:2]

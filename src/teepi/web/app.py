@@ -18,7 +18,7 @@ from teepi.files import Outcome
 from teepi.http_semantics import decode_target, shown_target
 from teepi.indexes import DEFAULT_INDEX
 from teepi.pages import Freshness
-from teepi.web import answers
+from teepi.web import answers, guard
 from teepi.web.ui import is_browser
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aiohttp.web import StreamResponse
     from aiohttp.web_request import BaseRequest
 
+    from teepi.live import Live
     from teepi.metrics import Metrics
     from teepi.web.files import FileHandlers
     from teepi.web.legacy import LegacyHandlers
@@ -59,11 +60,13 @@ class App:
         ui: UiHandlers,
         operator: OperatorHandlers,
         metrics: Metrics,
+        live: Live,
         *,
         proxpi_invalidation: bool = False,
     ) -> None:
         """Build the tables."""
         self._metrics = metrics
+        self._live = live
         self._ui = ui
         self._writes: list[tuple[str, re.Pattern[str], Handler]] = [
             ("POST", re.compile(r"/\+operator/(?P<call>[a-z]+)"), lambda r, m: operator.over_tcp(r, m["call"])),
@@ -155,6 +158,7 @@ class App:
 
     async def _dispatch(self, request: BaseRequest) -> StreamResponse:
         path, _ = decode_target(request.raw_path)
+        guard.check(request, self._live.settings)
         for method, pattern, handler in self._writes:
             if request.method == method and (match := pattern.fullmatch(path)) is not None:
                 return await handler(request, match.groupdict())

@@ -88,6 +88,8 @@ def encoded(text: str) -> str:
         (f"Basic {encoded('ann:a' + chr(10) + 'b')}", None, None),
         (f"Basic {base64.b64encode(b'ann:' + bytes([255])).decode()}", None, None),
         ("Basic !!!!", None, None),
+        (f"Basic !{encoded('ann:secret')}", None, None),
+        (f"Basic {encoded('proxy:x')}", "", None),
         ("Basic YW5uOng", None, None),
         ("Basic ü", None, None),
         ("Basic", None, None),

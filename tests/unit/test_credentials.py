@@ -170,7 +170,7 @@ async def test_empty_password_is_right_for_nobody_but_whoever_has_it(scene: Scen
 
 async def test_damaged_hash_lets_nobody_in_and_is_told(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     """With the user's name and what to do."""
-    for stored in ("$argon2id$nonsense", "nonsense", STORED[:-1]):
+    for stored in ("$argon2id$nonsense", "nonsense", STORED.replace("m=8", "m=x")):
         caplog.clear()
         assert not await scene.tries("right", stored=stored)
         assert "ann" in caplog.text
@@ -354,6 +354,14 @@ async def test_guesses_that_wait_are_refused_once_those_before_them_have_failed(
     assert [type(result) for result in results] == [bool, *[TooManyAttempts] * 3]
     scene._tasks.clear()  # noqa: SLF001 - they have been looked at
     assert scene.hashed == 5
+
+
+async def test_lane_that_has_to_wait_is_refused_without_queueing(scene: Scene) -> None:
+    """At once, however busy its address is."""
+    await scene.fails(5)
+    scene.hasher.gate.clear()
+    await scene.begin(scene.tries("right", "bob"))
+    assert await asyncio.wait_for(scene.waits(), GATE_SECONDS / 4) == 1
 
 
 async def test_queue_of_a_lane_is_bounded(scene: Scene) -> None:

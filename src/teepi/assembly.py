@@ -54,6 +54,8 @@ from teepi.web.uploads import UploadHandlers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from aiohttp.web_request import BaseRequest
+
     from teepi.config import Settings
     from teepi.download import Registry
     from teepi.limits import Limits
@@ -191,6 +193,9 @@ async def assemble(  # noqa: PLR0915 - one line for each service
     uploads = Uploads(archive, checking, lambda index, project: None)
     gate = Gate(accounts)
 
+    def outside(request: BaseRequest) -> str:
+        return answers.outside(request, live.settings)
+
     async def projects_of(index: str) -> Sequence[str]:
         if stages.stage(index) is not None:
             return await stages.own_projects(index)
@@ -251,21 +256,22 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         lists,
         await asyncio.to_thread(operator_channel.make_token, settings.data_dir),
     )
-    ui = await asyncio.to_thread(UiHandlers, overviews.now, overviews.search, DEFAULT_INDEX)
+    ui = await asyncio.to_thread(UiHandlers, overviews.now, overviews.search, DEFAULT_INDEX, live)
     app = App(
         PageHandlers(indexes, pages, lists, limits, hot),
         FileHandlers(indexes, files, core_metadata, senders, metrics, hot),
-        LegacyHandlers(indexes, pages, legacy),
+        LegacyHandlers(indexes, pages, legacy, live),
         OpsHandlers(registry, metrics, lambda: catalog.totals, problems, readiness, exposition, history),
         ui,
         operator,
         Private(
             gate,
-            DevpiHandlers(accounts, gate, projects_of, answers.origin),
-            StageHandlers(stages, indexes, pages, senders, answers.origin, limits.refresh_seconds),
+            DevpiHandlers(accounts, gate, projects_of, outside),
+            StageHandlers(stages, indexes, pages, senders, outside, limits.refresh_seconds),
             UploadHandlers(accounts, gate, stages, uploads, live),
         ),
         metrics,
+        live,
         proxpi_invalidation=settings.proxpi_invalidation,
     )
 

@@ -50,6 +50,10 @@ class Settings:
     """Absolute; PEM. With :attr:`tls_key`: all addresses speak TLS."""
     tls_key: Path | None
     """Absolute; PEM."""
+    outside_url: str | None
+    """Absolute http(s) URL, perhaps with a path, without a slash at its end; None: as the request says."""
+    allowed_hosts: tuple[str, ...]
+    """Lower case, without a dot at the end; ``*.name`` is all below ``name``. Writes are taken under them."""
     indexes: Mapping[str, IndexSettings]
     """By ``user/name``; always has :data:`DEFAULT_INDEX_NAME`, first."""
     configured_indexes: frozenset[str]
@@ -144,6 +148,8 @@ def trace(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Effective
         listen=values.get("listen", (("127.0.0.1", 3141),)),
         tls_cert=values.get("tls_cert"),
         tls_key=values.get("tls_key"),
+        outside_url=values.get("outside_url"),
+        allowed_hosts=values.get("allowed_hosts", ()),
         indexes=MappingProxyType(indexes),
         configured_indexes=frozenset(name for name in indexes if name in origins),
         cache_dir=values.get("cache_dir") or _xdg(environ, "XDG_CACHE_HOME", ".cache", "cache_dir"),

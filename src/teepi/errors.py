@@ -13,8 +13,8 @@ class TeepiError(Exception):
     """Base of all deliberate errors; ``status`` is the HTTP status that a handler answers with."""
 
     status: ClassVar[int] = 500
-    retry_after_seconds: ClassVar[int | None] = None
-    """Sent as Retry-After (RFC 9110, 10.2.3). pip waits exactly that long, so it stays at 1."""
+    retry_after_seconds: int | None = None
+    """Sent as Retry-After (RFC 9110, 10.2.3). pip waits exactly that long, so it stays at 1, but for passwords."""
 
     @property
     def message(self) -> str:
@@ -50,6 +50,10 @@ class Forbidden(TeepiError):
     """Whoever asks is known, or could not be, and may not do this."""
 
     status = 403
+
+
+class RefusedWrite(Forbidden):
+    """A write under a name that is not known to be teepi's, or sent by a web page of somebody else."""
 
 
 class NotFound(TeepiError):
@@ -107,6 +111,17 @@ class RangeNotSatisfiable(TeepiError):
         """Remember ``size`` in bytes for the Content-Range of the answer."""
         super().__init__(f"The range begins past the end of the file, which has {size} bytes.")
         self.size = size
+
+
+class TooManyAttempts(TeepiError):
+    """Wrong passwords came too often; the next try has to wait (RFC 6585, 4)."""
+
+    status = 429
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        """``retry_after_seconds`` is when the next try is looked at."""
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Unavailable(TeepiError):

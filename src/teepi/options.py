@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from teepi.index_settings import parse_seconds, parse_upstream
 from teepi.logs import ACCESS_FORMATS, FORMATS, STDOUT
+from teepi.origins import sound_base
 from teepi.sizes import parse_size
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ PREFIX: Final = "TEEPI_"
 _LARGEST_PORT: Final = 65535
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
+# Also with _ (containers' names), and an international name in its ASCII form, as browsers send it (RFC 5890).
+_HOST_NAME: Final = re.compile(r"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?")
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -101,6 +104,24 @@ def _file(value: str | Path) -> Path:
         return _directory(value)
     except ValueError as error:
         raise ValueError(str(error).replace("a directory", "a file")) from None
+
+
+def _allowed_hosts(value: str | list[object]) -> tuple[str, ...]:
+    items = value if isinstance(value, (list, tuple)) else [value]
+    if not all(isinstance(item, str) for item in items):
+        raise ValueError("every name is a string")
+    names = [text.lower() for item in items for text in re.split(r"[,\s]+", str(item)) if text]
+    for name in names:
+        if not _HOST_NAME.fullmatch(name):
+            raise ValueError("write names such as teepi.example or *.teepi.example, without scheme and port")
+    return tuple(dict.fromkeys(name.removesuffix(".") for name in names))
+
+
+def _outside_url(value: str) -> str:
+    url = sound_base(value.strip())
+    if url is None:
+        raise ValueError("write an absolute URL such as https://teepi.example or https://box.example/teepi")
+    return url
 
 
 def _switch(value: str | bool) -> bool:  # noqa: FBT001 - it parses one
@@ -181,6 +202,26 @@ OPTIONS: Final = (
         "PEM file with the certificate's private key, not encrypted",
         "none, so http",
         example='"/etc/teepi/privkey.pem"',
+    ),
+    Option(
+        "outside_url",
+        _outside_url,
+        "URL",
+        "what clients outside reach teepi at, for links that have to be absolute; its host may be written to",
+        "as the client's Host header, or X-Outside-URL, says",
+        example='"https://teepi.example"',
+        reloads=True,
+    ),
+    Option(
+        "allowed_hosts",
+        _allowed_hosts,
+        "NAME",
+        "host name under which teepi takes writes, besides addresses, localhost and names without a dot; "
+        "may be given several times, *.NAME is all below it",
+        "none",
+        toml=(str, list),
+        example='["teepi.example"]',
+        reloads=True,
     ),
     Option(
         "upstream",

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 _SCHEME: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
+# Characters that mean nothing to a shell, HTML or JSON either: people paste it.
+_SOUND_BASE: Final = re.compile(
+    r"https?://(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?(?:/[A-Za-z0-9._~%+@-]+)*/*"
+)
+_LARGEST_PORT: Final = 65535
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 # Addresses that carry an IPv4 one in their last 32 bits: IPv4-compatible (RFC 4291), SIIT (RFC 2765), NAT64 (RFC 6052).
 _IPV4_AT_END: Final = tuple(ipaddress.IPv6Network(text) for text in ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96"))
@@ -36,6 +41,18 @@ def origin_of(url: str) -> Origin:
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
         raise ValueError("not an http or https URL")
     return Origin(parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS[parts.scheme])
+
+
+def sound_base(url: str) -> str | None:
+    """Return an absolute http(s) URL that others can be put behind, without a slash at its end; else None."""
+    found = _SOUND_BASE.fullmatch(url)
+    if found is None or not 0 < int(found["port"] or 80) <= _LARGEST_PORT:
+        return None
+    try:
+        urlsplit(url)  # brackets hold an address
+    except ValueError:
+        return None
+    return url.rstrip("/")
 
 
 def split_user_info(url: str) -> tuple[str, tuple[str, str] | None]:

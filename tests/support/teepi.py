@@ -89,6 +89,8 @@ def settings_for(directory: Path, upstream: str, *, index: Mapping[str, Any] | N
         listen=(("127.0.0.1", 0),),
         tls_cert=None,
         tls_key=None,
+        outside_url=None,
+        allowed_hosts=("teepi.example",),  # the Host of RawClient
         indexes={"root/pypi": IndexSettings(**({"upstream": upstream} | dict(index or {})))},
         cache_dir=directory / "cache",
         data_dir=directory / "data",

@@ -54,6 +54,8 @@ def test_load_nothing_given_uses_defaults(home: dict[str, str], tmp_path: Path) 
         listen=(("127.0.0.1", 3141),),
         tls_cert=None,
         tls_key=None,
+        outside_url=None,
+        allowed_hosts=(),
         indexes={"root/pypi": IndexSettings(f"{parts.scheme}://{parts.netloc}/simple/")},
         cache_dir=tmp_path / ".cache" / "teepi",
         data_dir=tmp_path / ".local" / "share" / "teepi",
@@ -89,6 +91,8 @@ GIVEN: dict[str, tuple[str, str, str, Any]] = {
     "listen": ("[::1]:80", "localhost:1", '["10.0.0.1:2"]', (("::1", 80),)),
     "tls_cert": ("/a.pem", "/b.pem", '"/c.pem"', Path("/a.pem")),
     "tls_key": ("/a.pem", "/b.pem", '"/c.pem"', Path("/a.pem")),
+    "outside_url": ("https://a.example/x/", "http://b.example", '"http://c.example"', "https://a.example/x"),
+    "allowed_hosts": ("A.example, *.b.example.", "c.example", '["d.example"]', ("a.example", "*.b.example")),
     "upstream": ("http://a.example/x", "http://b.example/", '"http://c.example/"', "http://a.example/x/"),
     "cache_dir": ("/a/cache", "/b", '"/c"', Path("/a/cache")),
     "data_dir": ("/a/data", "/b", '"/c"', Path("/a/data")),
@@ -240,6 +244,44 @@ def test_load_upstream_wrong_is_refused(home: dict[str, str], given: str) -> Non
 def test_load_upstream_with_password_wrong_does_not_show_it(home: dict[str, str]) -> None:
     """A message ends in logs, where a password has no place."""
     assert "secret" not in refusal({"upstream": "ftp://user:secret@index.example/"}, home)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("a.example:80", "https://a.example", "*", "*.", ".a.example", "a..example", "a.*.example", "a.example/x"),
+        *("[::1]", "ä.example"),
+    ],
+)
+def test_load_allowed_hosts_wrong_are_refused(home: dict[str, str], given: str) -> None:
+    """Names alone: ports do not matter, and nothing allows every name."""
+    assert "TEEPI_ALLOWED_HOSTS" in refusal({}, home | {"TEEPI_ALLOWED_HOSTS": given})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("https://a.example", "https://a.example"),
+        ("http://[::1]:3141/", "http://[::1]:3141"),
+        (" https://A.example:8443/sub/b-c// ", "https://A.example:8443/sub/b-c"),
+    ],
+)
+def test_load_outside_url_loses_its_final_slash(home: dict[str, str], given: str, expected: str) -> None:
+    """Paths that begin with one are put behind it."""
+    assert config.load({"outside_url": given}, home).outside_url == expected
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("a.example", "//a.example", "ftp://a.example", "https://", "https://a.example:0", "https://a.example:65536"),
+        *("https://u:p@a.example/", "https://a.example/?x", "https://a.example/#x", "https://a.example/$(x)"),
+        *("https://a.example//x", "https://[1:2]/", "https://a b.example/"),
+    ],
+)
+def test_load_outside_url_wrong_is_refused(home: dict[str, str], given: str) -> None:
+    """It is absolute, http or https, and may be pasted into a shell."""
+    assert "TEEPI_OUTSIDE_URL" in refusal({}, home | {"TEEPI_OUTSIDE_URL": given})
 
 
 @pytest.mark.parametrize("given", ["-1", "nan", "inf", "1e999", "ten", "", "10s"])

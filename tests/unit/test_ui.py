@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from aiohttp.web_request import BaseRequest
 
+    from teepi.live import Live
+
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 NOW = 1_800_000_000.0
 EMPTY = Overview(
@@ -58,7 +60,8 @@ def handlers(overview: Overview = EMPTY, found: Sequence[CachedProject] = ()) ->
     async def search(query: str) -> tuple[Sequence[CachedProject], bool]:  # noqa: ARG001
         return found, False
 
-    return UiHandlers(look, search, "root/pypi")
+    live = cast("Live", SimpleNamespace(settings=SimpleNamespace(outside_url=None)))
+    return UiHandlers(look, search, "root/pypi", live)
 
 
 async def text_of(answer: Any) -> str:

@@ -113,7 +113,7 @@ def _rows(found: config.Effective) -> list[tuple[str, Any, str]]:
         if option.name == "upstream":
             continue  # the same as the upstream of root/pypi
         value = getattr(settings, next(field.name for field in fields(settings) if field.name.startswith(option.name)))
-        if value is None:
+        if value is None or value == ():
             value = option.default
         if option.name == "listen":
             value = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in value]

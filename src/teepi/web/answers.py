@@ -12,6 +12,7 @@ from aiohttp import web
 from teepi.codings import Coding
 from teepi.errors import MethodNotAllowed, NotAcceptable, RangeNotSatisfiable, Unauthorized
 from teepi.http_semantics import PageFormat, choose_page_format, if_none_match
+from teepi.origins import sound_base
 from teepi.web.hot import PRIVATE
 
 if TYPE_CHECKING:
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
 
     from aiohttp.web_request import BaseRequest
 
+    from teepi.config import Settings
     from teepi.errors import TeepiError
     from teepi.page_memory import Variant
 
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
+OUTSIDE_URL: Final = "X-Outside-URL"
+"""Belongs into Vary, with Host, where an answer has absolute links."""
 
 _LONGEST_REASON: Final = 300
 VARY: Final = "Accept, Accept-Encoding"
@@ -144,8 +148,17 @@ def redirect(target: str, query: str) -> web.Response:
     return plain(f"Moved to {target}", 301, {"Location": location})
 
 
-def origin(request: BaseRequest) -> str:
-    """Return ``scheme://host:port`` as the client wrote it, or where it arrived when that is no host."""
+def outside(request: BaseRequest, settings: Settings) -> str:
+    """Return the base of absolute links, without a slash at its end.
+
+    That is ``outside_url``, else what a proxy before us says in X-Outside-URL (as one before devpi does), else
+    ``scheme://host:port`` as the client wrote it, or where it arrived when that is no host.
+    """
+    named = settings.outside_url or sound_base(request.headers.get(OUTSIDE_URL, ""))
+    return named if named is not None else _origin(request)
+
+
+def _origin(request: BaseRequest) -> str:
     host = request.headers.get("Host", "")
     if not _HOST.fullmatch(host):  # none (HTTP/1.0), or one that is nothing to paste into a shell
         address, port = request.get_extra_info("sockname")[:2]

@@ -20,7 +20,7 @@ from teepi.http_semantics import decode_target, shown_target
 from teepi.index_settings import RESERVED_USERS
 from teepi.indexes import DEFAULT_INDEX
 from teepi.pages import Freshness
-from teepi.web import answers
+from teepi.web import answers, guard
 from teepi.web.ui import is_browser
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from aiohttp.web import StreamResponse
     from aiohttp.web_request import BaseRequest
 
+    from teepi.live import Live
     from teepi.metrics import Metrics
     from teepi.web.devpi import DevpiHandlers
     from teepi.web.files import FileHandlers
@@ -80,11 +81,13 @@ class App:
         operator: OperatorHandlers,
         private: Private,
         metrics: Metrics,
+        live: Live,
         *,
         proxpi_invalidation: bool = False,
     ) -> None:
         """Build the tables."""
         self._metrics = metrics
+        self._live = live
         self._ui = ui
         self._gate = private.gate
         devpi, stages, uploads = private.devpi, private.stages, private.uploads
@@ -270,6 +273,7 @@ class App:
 
     async def _dispatch(self, request: BaseRequest) -> StreamResponse:
         path, _ = decode_target(request.raw_path)
+        guard.check(request, self._live.settings)
         for method, pattern, handler in self._writes:
             if request.method == method and (match := pattern.fullmatch(path)) is not None:
                 return await handler(request, match.groupdict())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from teepi.indexes import Indexes
     from teepi.legacy import Legacy
+    from teepi.live import Live
     from teepi.pages import Pages
 
 _PROJECT: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,198}[A-Za-z0-9])?")  # PEP 508
@@ -25,8 +26,9 @@ _PROJECT: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,198}[A-Za-z0-9])?"
 class LegacyHandlers:
     """Thin: ask ``pages`` and ``legacy``, answer."""
 
-    def __init__(self, indexes: Indexes, pages: Pages, legacy: Legacy) -> None:
+    def __init__(self, indexes: Indexes, pages: Pages, legacy: Legacy, live: Live) -> None:
         """Answer from ``legacy`` about what ``pages`` has."""
+        self._live = live
         self._indexes = indexes
         self._pages = pages
         self._legacy = legacy
@@ -42,12 +44,13 @@ class LegacyHandlers:
             raise NotFound(msg)
         page, freshness = await self._indexes.page(index, canonicalize_name(name))
         page = await self._pages.whole(page)
-        body, etag = await self._legacy.get(page, f"{answers.origin(request)}/{index}/", version)
+        base = answers.outside(request, self._live.settings)
+        body, etag = await self._legacy.get(page, f"{base}/{index}/", version)
         headers = {
             "Content-Type": "application/json",
             "Cache-Control": "no-cache",
             "ETag": etag,
-            "Vary": "Host",  # the links carry it
+            "Vary": f"Host, {answers.OUTSIDE_URL}",  # the links carry them
             "Cache-Status": f"teepi; {freshness.value}",
         }
         condition = answers.header(request, "If-None-Match")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
 
     from teepi.errors import TeepiError
+    from teepi.live import Live
     from teepi.overview import CachedProject, Overview
 
 SECURITY: Final = {
@@ -36,7 +37,8 @@ SECURITY: Final = {
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # no-referrer would make browsers send "Origin: null" with the forms of our own pages (Fetch, 3.2).
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Vary": "Accept",
 }
@@ -82,6 +84,7 @@ class UiHandlers:
         overview: Callable[[], Awaitable[Overview]],
         search: Callable[[str], Awaitable[tuple[Sequence[CachedProject], bool]]],
         index: str,
+        live: Live,
     ) -> None:
         """Read templates and static files (blocking); ``search`` gives cached projects and whether there are more.
 
@@ -90,6 +93,7 @@ class UiHandlers:
         self._overview = overview
         self._search = search
         self._index = index
+        self._live = live
         self._files = {entry.name: entry.read_bytes() for entry in (resources.files(__package__) / "static").iterdir()}
         digest = hashlib.sha256(b"".join(self._files[name] for name in sorted(self._files)))
         templates = jinja2.Environment(
@@ -108,7 +112,7 @@ class UiHandlers:
 
     async def home(self, request: BaseRequest) -> web.StreamResponse:
         """``/``: for a browser the page, for everybody else a few lines of text."""
-        base = answers.origin(request)
+        base = answers.outside(request, self._live.settings)
         if not is_browser(request):
             lines = "".join(f"{client.name:8}{client.line}\n" for client in client_lines(base, self._index))
             return answers.plain(
@@ -153,7 +157,7 @@ class UiHandlers:
             root="../" * depth or "./",
             heading="There is no page here" if problem.status == NotFound.status else "This did not work",
             message=problem.message,
-            clients=client_lines(answers.origin(request), self._index),
+            clients=client_lines(answers.outside(request, self._live.settings), self._index),
         )
         page.headers.update(answers.error_headers(problem))
         return page

@@ -40,6 +40,12 @@ class BadRequest(TeepiError):
     status = 400
 
 
+class BadUpload(TeepiError):
+    """An uploaded file, or what its form says of it, is refused; the message fits into a reason phrase."""
+
+    status = 400
+
+
 class Forbidden(TeepiError):
     """The request is for operators, and shows nothing that proves one."""
 

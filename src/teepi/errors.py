@@ -46,6 +46,12 @@ class Unauthorized(TeepiError):
     status = 401
 
 
+class BadUpload(TeepiError):
+    """An uploaded file, or what its form says of it, is refused; the message fits into a reason phrase."""
+
+    status = 400
+
+
 class Forbidden(TeepiError):
     """Whoever asks is known, or could not be, and may not do this."""
 

@@ -25,27 +25,27 @@ if TYPE_CHECKING:
     Plan = Generator[tuple[int, int], bytes, bytes]
     """Yields (start, stop) in bytes of the wheel, is sent exactly those, returns METADATA."""
 
-_END: Final = struct.Struct("<4s4H2LH")
-_END64: Final = struct.Struct("<4sQ2H2L4Q")
-_END64_LOCATOR: Final = struct.Struct("<4sLQL")
-_CENTRAL: Final = struct.Struct("<4s6H3L5H2L")
-_LOCAL: Final = struct.Struct("<4s5H3L2H")
+END: Final = struct.Struct("<4s4H2LH")
+END64: Final = struct.Struct("<4sQ2H2L4Q")
+END64_LOCATOR: Final = struct.Struct("<4sLQL")
+CENTRAL: Final = struct.Struct("<4s6H3L5H2L")
+LOCAL: Final = struct.Struct("<4s5H3L2H")
 
 _LONGEST_COMMENT: Final = 0xFFFF
 TAIL_BYTES: Final = 32 << 10
 """Of the end of a wheel, to begin with: mostly holds all we want."""
-_END_BYTES: Final = _LONGEST_COMMENT + _END.size
+END_BYTES: Final = _LONGEST_COMMENT + END.size
 """So much of the end holds the end record, whatever comment follows it."""
 DIRECTORY_BYTES: Final = 8 << 20
 """A central directory larger than this (about 100,000 members) is not read."""
 METADATA_BYTES: Final = 8 << 20
 """A METADATA larger than this, packed or not, is not read."""
 
-_IN_EXTRA: Final = 0xFFFFFFFF
-_EXTRA_ZIP64: Final = 1
-_ENCRYPTED: Final = 1
-_STORED: Final = 0
-_DEFLATED: Final = 8
+IN_EXTRA: Final = 0xFFFFFFFF
+EXTRA_ZIP64: Final = 1
+ENCRYPTED: Final = 1
+STORED: Final = 0
+DEFLATED: Final = 8
 _LOCAL_EXTRA: Final = 64  # by so much a local header may be longer than the directory lets expect, mostly
 _PARTS: Final = 3  # name, version, and the rest: perhaps a build tag, three tags, .whl
 _TAGS: Final = re.compile(r"(?:[0-9][^-]*-)?[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:-\w+(?:\.\w+)*){2}\.whl", re.ASCII)
@@ -101,8 +101,8 @@ def plan(filename: str, size: int, tail: bytes) -> Plan:
     none that may be served: none at all, several, another project's, too large, packed in an unknown way.
     """
     archive = _Archive(filename, size, tail)
-    if _end_record(tail) is None:
-        archive = _Archive(filename, size, (yield from archive.read(max(0, size - _END_BYTES), size)))
+    if end_record(tail) is None:
+        archive = _Archive(filename, size, (yield from archive.read(max(0, size - END_BYTES), size)))
     directory_start, directory, shift = yield from _directory(archive)
     member = _find(archive, directory)
     return (yield from _content(archive, member, shift, directory_start))
@@ -155,19 +155,19 @@ class _Member:
 def _directory(archive: _Archive) -> Generator[tuple[int, int], bytes, tuple[int, bytes, int]]:
     """Return start and bytes of the central directory, and by how much all offsets are too small."""
     tail = archive.tail
-    at = _end_record(tail)
+    at = end_record(tail)
     if at is None:
         raise archive.bad("it has no end record")
-    *_, length, offset, _comment = _END.unpack_from(tail, at)
+    *_, length, offset, _comment = END.unpack_from(tail, at)
     stop = archive.size - len(tail) + at
     # Zip64's records stand right before it (4.3.14, 4.3.15).
-    if stop >= _END64.size + _END64_LOCATOR.size:
-        records = yield from archive.read(stop - _END64.size - _END64_LOCATOR.size, stop)
-        if records[_END64.size : _END64.size + 4] == b"PK\x06\x07":
+    if stop >= END64.size + END64_LOCATOR.size:
+        records = yield from archive.read(stop - END64.size - END64_LOCATOR.size, stop)
+        if records[END64.size : END64.size + 4] == b"PK\x06\x07":
             if records[:4] != b"PK\x06\x06":
                 raise archive.bad("its zip64 end record is missing")
-            *_, length, offset = _END64.unpack_from(records)
-            stop -= _END64.size + _END64_LOCATOR.size
+            *_, length, offset = END64.unpack_from(records)
+            stop -= END64.size + END64_LOCATOR.size
     if length > DIRECTORY_BYTES:
         raise archive.none(f"its directory has {length} bytes, more than the {DIRECTORY_BYTES} that are read")
     start = stop - length
@@ -175,12 +175,12 @@ def _directory(archive: _Archive) -> Generator[tuple[int, int], bytes, tuple[int
     return start, directory, start - offset
 
 
-def _end_record(tail: bytes) -> int | None:
+def end_record(tail: bytes) -> int | None:
     """Return where the end record stands in the last bytes of an archive (APPNOTE.TXT 4.3.16)."""
     at = len(tail) + 1
     while (at := tail.rfind(b"PK\x05\x06", 0, max(0, at - 1 + 4))) >= 0:
         # The comment must reach to the very end, or these are four bytes of a comment or of a member.
-        if at + _END.size <= len(tail) and at + _END.size + _END.unpack_from(tail, at)[7] == len(tail):
+        if at + END.size <= len(tail) and at + END.size + END.unpack_from(tail, at)[7] == len(tail):
             return at
     return None
 
@@ -191,12 +191,12 @@ def _find(archive: _Archive, directory: bytes) -> _Member:
     found: list[_Member] = []
     at = 0
     while at < len(directory):
-        if directory[at : at + 4] != b"PK\x01\x02" or at + _CENTRAL.size > len(directory):
+        if directory[at : at + 4] != b"PK\x01\x02" or at + CENTRAL.size > len(directory):
             raise archive.bad("its directory is damaged")
-        fields = _CENTRAL.unpack_from(directory, at)
+        fields = CENTRAL.unpack_from(directory, at)
         flags, method, crc, packed, size = fields[3], fields[4], *fields[7:10]
-        name_stop = at + _CENTRAL.size + fields[10]
-        name = directory[at + _CENTRAL.size : name_stop]
+        name_stop = at + CENTRAL.size + fields[10]
+        name = directory[at + CENTRAL.size : name_stop]
         extra = directory[name_stop : name_stop + fields[11]]
         at = name_stop + fields[11] + fields[12]
         owner, _, rest = name.partition(b"/")
@@ -226,27 +226,27 @@ def _is_named_after(owner: bytes, filename: str) -> bool:
 def _content(archive: _Archive, member: _Member, shift: int, directory_start: int) -> Plan:
     """Return the checked bytes of a member."""
     packed, size, offset = _sizes(archive, member)
-    if member.flags & _ENCRYPTED or member.method not in {_STORED, _DEFLATED}:
+    if member.flags & ENCRYPTED or member.method not in {STORED, DEFLATED}:
         raise archive.none("its METADATA is packed in a way that no installer reads")
     if max(packed, size) > METADATA_BYTES:
         raise archive.none(f"its METADATA has more than the {METADATA_BYTES} bytes that are read")
     start = offset + shift
     # Header and bytes in one request; the header's length is the header's own to say.
-    guess = start + _LOCAL.size + len(member.name) + len(member.extra) + _LOCAL_EXTRA + packed
+    guess = start + LOCAL.size + len(member.name) + len(member.extra) + _LOCAL_EXTRA + packed
     held = yield from archive.read(start, min(guess, directory_start))
-    if len(held) < _LOCAL.size or held[:4] != b"PK\x03\x04":
+    if len(held) < LOCAL.size or held[:4] != b"PK\x03\x04":
         raise archive.bad("its METADATA is not where the directory says")
-    fields = _LOCAL.unpack_from(held)
+    fields = LOCAL.unpack_from(held)
     name_length, extra_length = fields[9], fields[10]
-    skipped = _LOCAL.size + name_length + extra_length
+    skipped = LOCAL.size + name_length + extra_length
     if start + skipped + packed > directory_start:
         raise archive.bad("its METADATA reaches into the directory")
     if len(held) < skipped + packed:
         held += yield from archive.read(start + len(held), start + skipped + packed)
-    if held[_LOCAL.size : _LOCAL.size + name_length] != member.name:
+    if held[LOCAL.size : LOCAL.size + name_length] != member.name:
         raise archive.bad("its directory and its members disagree about METADATA")
     data = held[skipped : skipped + packed]
-    content = data if member.method == _STORED else _inflated(archive, data, size)
+    content = data if member.method == STORED else _inflated(archive, data, size)
     if len(content) != size or zlib.crc32(content) != member.crc:
         raise archive.bad("the checksum of its METADATA is wrong")
     return content
@@ -255,17 +255,17 @@ def _content(archive: _Archive, member: _Member, shift: int, directory_start: in
 def _sizes(archive: _Archive, member: _Member) -> tuple[int, int, int]:
     """Return packed size, size and offset, from the zip64 extra field where they do not fit (4.5.3)."""
     values = [member.size, member.packed, member.offset]
-    if _IN_EXTRA in values:
+    if IN_EXTRA in values:
         extra, at = member.extra, 0
         while at + 4 <= len(extra):
             kind, length = struct.unpack_from("<HH", extra, at)
             at += 4
-            if kind == _EXTRA_ZIP64:
+            if kind == EXTRA_ZIP64:
                 large = [number for (number,) in struct.iter_unpack("<Q", extra[at : at + length // 8 * 8][:length])]
-                values = [large.pop(0) if value == _IN_EXTRA and large else value for value in values]
+                values = [large.pop(0) if value == IN_EXTRA and large else value for value in values]
                 break
             at += length
-        if _IN_EXTRA in values:
+        if IN_EXTRA in values:
             raise archive.bad("its zip64 sizes are missing")
     size, packed, offset = values
     return packed, size, offset

@@ -1,12 +1,13 @@
 """Users, their indexes and tokens: who asks, and every change, each one transaction and then the new picture.
 
-What may be done by whom is decided in ``directory``, from the picture alone; how secrets are checked in ``credentials``.
+Who may do what is decided in ``directory``, from the picture alone; how secrets are checked, in ``credentials``.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import time
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,7 +74,7 @@ class Accounts:
                     IndexConfig(name, config["type"], {key: config[key] for key in config if key != "type"})
                     for name, config in rows.all_indexes(connection)
                 ],
-                [ApiToken(*row[:4], bool(row[4]), bool(row[5]), *row[6:]) for row in rows.all_tokens(connection)],
+                [ApiToken(**row) for row in rows.all_tokens(connection)],
                 rows.read_meta(connection, "secret"),
                 rows.read_meta(connection, "uuid"),
             )
@@ -112,11 +113,7 @@ class Accounts:
             configured=frozenset(configured),
         )
         self._mirrors_changed(
-            {
-                name: _mirror(config)
-                for name, config in made.items()
-                if not config.is_stage and name not in configured
-            }
+            {name: _mirror(config) for name, config in made.items() if not config.is_stage and name not in configured}
         )
 
     def shown(self, name: str) -> dict[str, Any]:
@@ -292,9 +289,7 @@ class Accounts:
     ) -> IndexConfig:
         """Change the settings of an index; one of the configuration file is not to be changed here."""
         former = self._changeable(name)
-        self.directory.require_owner(
-            asker, former.user, f"modify index {name}", self._live.settings.restrict_modify
-        )
+        self.directory.require_owner(asker, former.user, f"modify index {name}", self._live.settings.restrict_modify)
         wanted = changed(former, given)
         if error_on_noop and wanted.shown() == former.shown():
             raise BadRequest("The requested modifications resulted in no changes")
@@ -331,9 +326,7 @@ class Accounts:
             return None, contents
 
         await self._archive.discard(write)
-        self._take(
-            self.directory.changed(made={key: each for key, each in self.directory.made.items() if key != name})
-        )
+        self._take(self.directory.changed(made={key: each for key, each in self.directory.made.items() if key != name}))
 
     # -- API tokens ----------------------------------------------------------------------------------
 
@@ -358,14 +351,17 @@ class Accounts:
         while new.id in self.directory.tokens:
             new = api_tokens.new()
         token = ApiToken(
-            *(new.id, user, description[:_LONGEST], index, may_upload, may_read, now),
-            *(None if seconds is None else now + seconds, new.digest),
+            id=new.id,
+            user=user,
+            description=description[:_LONGEST],
+            index=index,
+            may_upload=may_upload,
+            may_read=may_read,
+            created_at=now,
+            expires_at=None if seconds is None else now + seconds,
+            digest=new.digest,
         )
-        row = (
-            *(token.id, token.user, token.description, token.index, int(token.may_upload), int(token.may_read)),
-            *(token.created_at, token.expires_at, token.digest),
-        )
-        await self._archive.database.write(lambda c: rows.put_token(c, row))
+        await self._archive.database.write(lambda c: rows.put_token(c, asdict(token)))
         self._take(self.directory.changed(tokens={**self.directory.tokens, token.id: token}))
         return new.text, token
 
@@ -404,7 +400,9 @@ def _mirror(config: IndexConfig) -> IndexSettings:
 def _extra(given: Mapping[str, Any]) -> dict[str, Any]:
     unknown = [key for key in given if key not in _USER_KEYS | _SHOWN_KEYS]
     if unknown:
-        raise BadRequest(f"a user has no {unknown[0][:100]!r}; what can be said of one: {', '.join(sorted(_USER_KEYS))}")
+        raise BadRequest(
+            f"a user has no {unknown[0][:100]!r}; what can be said of one: {', '.join(sorted(_USER_KEYS))}"
+        )
     for key in ("email", "title", "description"):
         if not isinstance(given.get(key, ""), (str, type(None))) or len(given.get(key) or "") > _LONGEST:
             raise BadRequest(f"{key} is a text of at most {_LONGEST} characters")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -52,6 +51,7 @@ from teepi.web.ui import UiHandlers
 from teepi.web.uploads import UploadHandlers
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable, Mapping, Sequence
 
     from aiohttp.web_request import BaseRequest
@@ -124,7 +124,7 @@ class Services:
             self.pages.forget_variants()
 
 
-async def assemble(  # noqa: PLR0915 - one line for each service
+async def assemble(  # noqa: C901, PLR0915 - one line for each service
     live: Live,
     limits: Limits,
     metrics: Metrics,
@@ -169,7 +169,7 @@ async def assemble(  # noqa: PLR0915 - one line for each service
             raise NoCoreMetadata(f"Upstream has no core metadata of {wheel.filename}.")
         return await core_metadata.read(await indexes.file(wheel.index, wheel.address + METADATA))
 
-    credentials = Credentials()
+    credentials = Credentials(scope)
     undo.callback(credentials.close)
     served = live.indexes
 
@@ -190,7 +190,11 @@ async def assemble(  # noqa: PLR0915 - one line for each service
     stages = Stages(archive, accounts, indexes, pages)
     checking = ThreadPoolExecutor(4, thread_name_prefix="uploads")
     undo.callback(checking.shutdown)
-    uploads = Uploads(archive, checking, lambda index, project: None)
+
+    def changed(index: str, project: str) -> None:
+        log.info("%s of %s was changed.", project, index)
+
+    uploads = Uploads(archive, checking, changed)
     gate = Gate(accounts)
 
     def outside(request: BaseRequest) -> str:
@@ -284,4 +288,6 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         scope.start(history.keep_forever(), name="sampling hits and bytes")
         scope.start(lag.sample_forever(), name="sampling the event loop")
 
-    return Services(app, hot, operator, operations, keeper, store, catalog, pages, connected, readiness, history, accounts, start)
+    return Services(
+        app, hot, operator, operations, keeper, store, catalog, pages, connected, readiness, history, accounts, start
+    )

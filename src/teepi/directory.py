@@ -13,7 +13,8 @@ from teepi.errors import BadRequest, Forbidden, NotFound, Unauthorized
 from teepi.index_config import ANONYMOUS, AUTHENTICATED, IndexConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Set
+    from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from teepi.api_tokens import ApiToken
 
@@ -65,7 +66,7 @@ class Directory:
     """Indexes that clients made, by name."""
     tokens: Mapping[str, ApiToken] = field(default_factory=lambda: MappingProxyType({}))
     """API tokens by their id."""
-    configured: Set[str] = frozenset()
+    configured: AbstractSet[str] = frozenset()
     """Names of the indexes that the settings have; they come first."""
 
     def index(self, name: str) -> IndexConfig | None:
@@ -147,7 +148,7 @@ class Directory:
         return [name for name in self.names() if self.may_read(asker, name, now)]
 
     def require_upload(self, asker: Asker, config: IndexConfig, now: float) -> None:
-        """Raise :class:`Unauthorized` or :class:`Forbidden` unless ``asker`` may upload to, and delete from, an index."""
+        """Raise :class:`Unauthorized` or :class:`Forbidden` unless ``asker`` may upload and delete."""
         self._require(asker, config.acl_upload, "submit", config.name)
         if asker.token is not None and not asker.token.allows("upload", config.name, now):
             raise Forbidden(f"no permission to submit: this token does not allow uploads to {config.name}")

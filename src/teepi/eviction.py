@@ -14,11 +14,11 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from teepi.disk import replace_file
 from teepi.document_eviction import DocumentKeeper
 from teepi.sizes import said
 from teepi.space import UNLIMITED, Candidate, NoRoom, choose
 from teepi.store import LOG_BYTES
-from teepi.disk import replace_file
 
 if TYPE_CHECKING:
     from teepi.catalog import Catalog

@@ -7,6 +7,7 @@ Values come as text (``volatile=False``, ``bases=root/pypi,team/dev``) or as JSO
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +18,7 @@ from teepi.index_settings import RESERVED_INDEXES, RESERVED_USERS, parse_seconds
 from teepi.origins import hide_user_info
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 ANONYMOUS: Final = ":ANONYMOUS:"
 AUTHENTICATED: Final = ":AUTHENTICATED:"
@@ -32,9 +33,8 @@ _FALSE: Final = frozenset({"false", "no", "off", "0"})
 def check_name(name: str, what: str, *, reserved: frozenset[str] = frozenset()) -> str:
     """Return the name of a user or an index (``what``). Raises :class:`BadRequest` for what can be none."""
     if not name or len(name) > _LONGEST_NAME or _BAD_IN_NAMES.search(name) or name in {".", ".."}:
-        raise BadRequest(
-            f"{name[:_LONGEST_NAME]!r} is not the name of a {what}: it has a character that none may have, or is too long."
-        )
+        shown = repr(name[:_LONGEST_NAME])
+        raise BadRequest(f"{shown} is not the name of a {what}: it is too long, or has a character that none may have.")
     if name.lower() in reserved or name.lower().startswith("+"):
         raise BadRequest(f"{name!r} is reserved for a path of teepi's own; choose another name for the {what}.")
     return name
@@ -84,9 +84,7 @@ def _principals(value: object) -> list[str]:
 def _projects(value: object) -> list[str]:
     names = _list(value)
     try:
-        return list(
-            dict.fromkeys(name if name == "*" else canonicalize_name(name, validate=True) for name in names)
-        )
+        return list(dict.fromkeys(name if name == "*" else canonicalize_name(name, validate=True) for name in names))
     except InvalidName as error:
         raise ValueError(f"{error}; write names of projects, or *") from None
 
@@ -228,8 +226,8 @@ def changed(former: IndexConfig, given: Mapping[str, Any] | Sequence[str]) -> In
         for step in given:
             _apply(former, values, step)
         return IndexConfig(former.name, kind, values)
-    if not hasattr(given, "items"):
-        raise BadRequest("Changes of an index are an object of settings, or a list such as [\"volatile=False\"].")
+    if not isinstance(given, Mapping):
+        raise BadRequest("Changes of an index are an object of settings, or a list of key=value.")
     if given.get("type", kind) != kind:
         raise BadRequest(f"The index {former.name} is a {kind} and stays one: 'type' cannot be changed.")
     wanted = {key: value for key, value in given.items() if key not in {"type", "projects"}}

@@ -1,4 +1,4 @@
-"""devpi's JSON for projects and versions (``projectconfig``, ``versiondata``): built from what a stage or a page has. Pure."""
+"""devpi's JSON for projects and versions (``projectconfig``, ``versiondata``), of stages and of mirrors. Pure."""
 
 from __future__ import annotations
 

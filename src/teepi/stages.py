@@ -1,8 +1,8 @@
 """Private indexes as clients read them: pages, versions, files; their own first, bases after.
 
-Stages merge, the first that has a file of a name wins. A name in any stage hides the mirrors below, unless it is on the
-stages' whitelist; among mirrors the first that has the project owns it. A base that fails is an error and never a reason
-to look at the next. Nothing is kept: what was uploaded is shown at once.
+Stages merge, the first that has a file of a name wins. A name in any stage hides the mirrors below, unless it is on
+the stages' whitelist; among mirrors the first that has the project owns it. A base that fails is an error and never a
+reason to look at the next. Nothing is kept: what was uploaded is shown at once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from teepi.indexes import Indexes
     from teepi.page_memory import Page
     from teepi.pages import Pages
-    from teepi.readable import Landed
+    from teepi.store import CachedFile
 
 METADATA: Final = ".metadata"  # PEP 658
 PROVENANCE: Final = ".provenance"  # PEP 740
@@ -214,12 +214,13 @@ class Stages:
                 return each.content
         raise NotFound(f"There is no such result of a test run of {file.filename}.")
 
-    async def open(self, file: StoredFile | StoredDocs) -> Landed:
+    async def open(self, file: StoredFile | StoredDocs) -> CachedFile:
         """Open what was uploaded, for one reader. Raises :class:`NotFound` when the disk has lost it."""
         landed = self._archive.blobs.open(file.sha256, file.size)
         if landed is None:
             raise NotFound(
-                f"The bytes of this file ({file.sha256[:16]}…) are missing in teepi's data directory; run 'teepi data check' there."
+                f"The bytes of this file ({file.sha256[:16]}…) are missing in teepi's data directory; "
+                "run 'teepi data check' there."
             )
         return landed
 

@@ -1,7 +1,7 @@
 """What clients write to private indexes: files, versions, documentation, results; deleting and pushing.
 
-An upload is streamed to the data directory, checked there by ``distributions``, and kept with its rows in one step, or it
-leaves nothing. Who may is asked of ``directory`` by those who call.
+An upload is streamed to the data directory, checked there by ``distributions``, and kept with its rows in one step, or
+it leaves nothing. Who may is asked of ``directory`` by those who call.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Uploads:
     """Writes to stages."""
 
     def __init__(self, archive: Archive, threads: Executor, changed: Callable[[str, str], None]) -> None:
-        """``changed`` is told index and project after each change; files are checked in ``threads``."""
+        """Check files in ``threads``; ``changed`` is told index and project after each change."""
         self._archive = archive
         self._threads = threads
         self._changed = changed
@@ -82,7 +82,14 @@ class Uploads:
     # -- files ---------------------------------------------------------------------------------------
 
     async def file(
-        self, asker: Asker, index: IndexConfig, filename: str, incoming: Incoming, claims: Claims, *, what: str = "upload"
+        self,
+        asker: Asker,
+        index: IndexConfig,
+        filename: str,
+        incoming: Incoming,
+        claims: Claims,
+        *,
+        what: str = "upload",
     ) -> Kept:
         """Check a distribution and keep it. Raises :class:`BadUpload` and :class:`Conflict`."""
 
@@ -176,7 +183,13 @@ class Uploads:
         def write(connection: sqlite3.Connection) -> tuple[StoredDocs, list[str]]:
             _require_index(connection, index.name)
             known = projects.versions(connection, index.name, project)
-            key = version_key(version) if version else max(known, key=lambda v: v.registered_at).version_key if known else ""
+            key = (
+                version_key(version)
+                if version
+                else max(known, key=lambda v: v.registered_at).version_key
+                if known
+                else ""
+            )
             if all(each.version_key != key for each in known):
                 if not version:
                     raise BadUpload(f"{name} has no version in {index.name} yet that the documentation could belong to")
@@ -297,7 +310,9 @@ class Uploads:
                 projects.put_version(
                     connection, replace(release, index=target.name, registered_at=now, registered_by=asker.said)
                 )
-            log: list[list[Any]] = [[200, "register", release.fields.get("name", project), release.version, "->", target.name]]
+            log: list[list[Any]] = [
+                [200, "register", release.fields.get("name", project), release.version, "->", target.name]
+            ]
             replaced: list[str] = []
             for file in own:
                 there = projects.file_named(connection, target.name, file.filename)
@@ -312,12 +327,9 @@ class Uploads:
                     file, index=target.name, uploaded_by=asker.said, log=[*file.log, {**entry, "dst": target.name}]
                 )
                 if there is None:
-                    projects.put_file(connection, copy, projects.core_metadata(connection, file.id))
-                    for each in projects.results(connection, [file.id]):
-                        [new] = connection.execute(
-                            "SELECT id FROM files WHERE index_name = ? AND filename = ?", (target.name, file.filename)
-                        ).fetchone()
-                        projects.add_result(connection, new, each.posted_at, each.posted_by, each.content)
+                    new = projects.put_file(connection, copy, projects.core_metadata(connection, file.id))
+                    for result in projects.results(connection, [file.id]):
+                        projects.add_result(connection, new, result.posted_at, result.posted_by, result.content)
                 log.append([200, "store_releasefile", copy.path])
             for each in manual if docs else ():
                 replaced += [
@@ -325,9 +337,7 @@ class Uploads:
                     for old in projects.docs(connection, target.name, project)
                     if old.version_key == key and old.sha256 != each.sha256
                 ]
-                projects.put_docs(
-                    connection, replace(each, index=target.name, uploaded_at=now, uploaded_by=asker.said)
-                )
+                projects.put_docs(connection, replace(each, index=target.name, uploaded_at=now, uploaded_by=asker.said))
                 log.append([200, "uploaddoc", project, release.version, "->", target.name])
             return log, replaced
 

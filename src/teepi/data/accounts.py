@@ -57,17 +57,23 @@ def delete_index(connection: sqlite3.Connection, name: str) -> None:
     connection.execute("DELETE FROM indexes WHERE name = ?", (name,))
 
 
-TOKEN_COLUMNS = "id, user, description, index_name, may_upload, may_read, created_at, expires_at, digest"  # noqa: S105
+def all_tokens(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+    """Return all tokens, as :func:`put_token` was given them."""
+    names = ("id", "user", "description", "index", "may_upload", "may_read", "created_at", "expires_at", "digest")
+    found = []
+    for row in connection.execute("SELECT * FROM tokens ORDER BY created_at"):
+        token: dict[str, Any] = dict(zip(names, row, strict=True))
+        found.append({**token, "may_upload": bool(token["may_upload"]), "may_read": bool(token["may_read"])})
+    return found
 
 
-def all_tokens(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
-    """Return the rows of all tokens, :data:`TOKEN_COLUMNS` of each."""
-    return connection.execute(f"SELECT {TOKEN_COLUMNS} FROM tokens ORDER BY created_at").fetchall()  # noqa: S608
-
-
-def put_token(connection: sqlite3.Connection, row: tuple[Any, ...]) -> None:
-    """Write a new token, :data:`TOKEN_COLUMNS` of it."""
-    connection.execute(f"INSERT INTO tokens ({TOKEN_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608
+def put_token(connection: sqlite3.Connection, token: Mapping[str, Any]) -> None:
+    """Write a new token."""
+    connection.execute(
+        "INSERT INTO tokens VALUES (:id, :user, :description, :index, :may_upload, :may_read, :created_at, "
+        ":expires_at, :digest)",
+        token,
+    )
 
 
 def delete_token(connection: sqlite3.Connection, identity: str) -> bool:

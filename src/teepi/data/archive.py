@@ -1,15 +1,14 @@
 """Rows and files of the data directory together: a row is never there without its file.
 
-A file gets its name before its row is committed, and loses it after; what a crash leaves in between is a file without a
-row, which the next start removes. All of that happens in the one thread that writes, so that nobody removes what another
-is just about to use.
+A file gets its name before its row is committed, and loses it after; what a crash leaves in between is a file without
+a row, which the next start removes. All of that happens in the one thread that writes, so that nobody removes what
+another is just about to use.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import sqlite3
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from teepi.data import projects
@@ -19,6 +18,7 @@ from teepi.data.directory_lock import DirectoryLock
 from teepi.errors import StoreError, Unavailable
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
@@ -113,5 +113,9 @@ class Archive:
 def disk_failed(error: OSError) -> Unavailable:
     """Return what a client is told when an upload cannot be written."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        return Unavailable("The disk of teepi's data directory is full: nothing was stored; make room and upload again.")
-    return Unavailable(f"teepi's data directory cannot be written ({os.strerror(error.errno or 0)}): nothing was stored.")
+        return Unavailable(
+            "The disk of teepi's data directory is full: nothing was stored; make room and upload again."
+        )
+    return Unavailable(
+        f"teepi's data directory cannot be written ({os.strerror(error.errno or 0)}): nothing was stored."
+    )

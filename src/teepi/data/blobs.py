@@ -12,12 +12,13 @@ import os
 import secrets
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from teepi.disk import make_directories, open_regular, sync, sync_directory
 from teepi.descriptor import Descriptor
-from teepi.readable import Landed
+from teepi.disk import make_directories, open_regular, sync, sync_directory
+from teepi.store import CachedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Set
+    from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
 LAYOUT: Final = "v1"
@@ -97,7 +98,7 @@ class Blobs:
         """Remove a file that no row has any more. Raises OSError."""
         self.path(sha256).unlink(missing_ok=True)
 
-    def open(self, sha256: str, size: int) -> Landed | None:
+    def open(self, sha256: str, size: int) -> CachedFile | None:
         """Open a file for one reader; None when it is not there, or is not what it should be."""
         try:
             fd = open_regular(self.path(sha256))
@@ -107,7 +108,7 @@ class Blobs:
         if status.st_size != size:
             os.close(fd)
             return None
-        return Landed(Descriptor(fd), size, status.st_mtime)
+        return CachedFile(Descriptor(fd), status, sha256, None)
 
     def all(self) -> Iterator[tuple[str, int]]:
         """Yield sha256 and bytes of every file. Raises OSError."""
@@ -115,9 +116,9 @@ class Blobs:
             for path in sorted(shelf.iterdir()):
                 yield path.name, path.lstat().st_size
 
-    def sweep(self, known: Set[str]) -> int:
+    def sweep(self, known: AbstractSet[str]) -> int:
         """Remove what an upload left that did not come to its end; return how many. With the lock only."""
-        strays = [path for path in self._incoming.iterdir()]
+        strays = list(self._incoming.iterdir())
         strays += [self.path(sha256) for sha256, _ in self.all() if sha256 not in known]
         for path in strays:
             path.unlink(missing_ok=True)

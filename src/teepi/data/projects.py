@@ -1,11 +1,12 @@
-"""Rows of uploaded projects: versions, files, documentation, results. Functions on a connection, inside the caller's
-transaction. A project is there as long as it has a version.
+"""Rows of uploaded projects: versions, files, documentation, results.
+
+Functions on a connection, inside the caller's transaction. A project is there as long as it has a version.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Gone:
     filename: str
 
 
+_FILE_FIELDS: Final = tuple(field.name for field in fields(StoredFile))
 _VERSION: Final = "SELECT index_name, project, version_key, version, fields, registered_at, registered_by FROM versions"
 _FILE_COLUMNS: Final = (
     "index_name, project, version_key, filename, sha256, size, md5, blake2b, filetype, pyversion, requires_python, "
@@ -111,11 +113,13 @@ def _marks(values: Sequence[object]) -> str:
 
 
 def _version(row: tuple[Any, ...]) -> StoredVersion:
-    return StoredVersion(*row[:4], json.loads(row[4]), *row[5:])
+    index, project, key, version, fields, registered_at, registered_by = row
+    return StoredVersion(index, project, key, version, json.loads(fields), registered_at, registered_by)
 
 
 def _file(row: tuple[Any, ...]) -> StoredFile:
-    return StoredFile(*row[:-1], json.loads(row[-1]))
+    values: dict[str, Any] = dict(zip(_FILE_FIELDS, row, strict=True))
+    return StoredFile(**{**values, "log": json.loads(values["log"])})
 
 
 # Looking up -----------------------------------------------------------------------------------------
@@ -198,7 +202,8 @@ def docs(connection: sqlite3.Connection, index: str, project: str) -> list[Store
 def results(connection: sqlite3.Connection, file_ids: Sequence[int]) -> list[StoredResult]:
     """Return what test runs said of files, oldest first."""
     rows = connection.execute(
-        f"SELECT id, file_id, posted_at, posted_by, content FROM results WHERE file_id IN ({_marks(file_ids)}) ORDER BY id",
+        "SELECT id, file_id, posted_at, posted_by, content FROM results "
+        f"WHERE file_id IN ({_marks(file_ids)}) ORDER BY id",
         tuple(file_ids),
     )
     return [StoredResult(*row) for row in rows]
@@ -223,17 +228,19 @@ def put_version(connection: sqlite3.Connection, version: StoredVersion) -> None:
     )
 
 
-def put_file(connection: sqlite3.Connection, file: StoredFile, metadata: bytes | None) -> None:
-    """Write a file that is not there, of a version that is."""
+def put_file(connection: sqlite3.Connection, file: StoredFile, metadata: bytes | None) -> int:
+    """Write a file that is not there, of a version that is; return its id."""
     values = (
         *(file.index, file.project, file.version_key, file.filename, file.sha256, file.size, file.md5, file.blake2b),
         *(file.filetype, file.pyversion, file.requires_python, file.metadata_sha256, file.uploaded_at),
         *(file.uploaded_by, file.attestations, json.dumps(file.log), metadata),
     )
-    connection.execute(f"INSERT INTO files ({_FILE_COLUMNS}, core_metadata) VALUES ({_marks(values)})", values)
+    cursor = connection.execute(f"INSERT INTO files ({_FILE_COLUMNS}, core_metadata) VALUES ({_marks(values)})", values)
     connection.execute(
-        "DELETE FROM gone WHERE index_name = ? AND filename = ? AND sha256 = ?", (file.index, file.filename, file.sha256)
+        "DELETE FROM gone WHERE index_name = ? AND filename = ? AND sha256 = ?",
+        (file.index, file.filename, file.sha256),
     )
+    return int(cursor.lastrowid or 0)
 
 
 def put_docs(connection: sqlite3.Connection, found: StoredDocs) -> None:

@@ -1,4 +1,4 @@
-"""The tables of the data directory, and how those of an older teepi become them: each step once, all in one transaction.
+"""The tables of the data directory, and how those of an older teepi become them, all in one transaction.
 
 A released step is never changed; a new one goes behind it.
 """
@@ -6,11 +6,13 @@ A released step is never changed; a new one goes behind it.
 from __future__ import annotations
 
 import secrets
-import sqlite3
 import uuid
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from teepi.errors import StoreError
+
+if TYPE_CHECKING:
+    import sqlite3
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -33,9 +35,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             PRIMARY KEY (index_name, project, version_key)) WITHOUT ROWID""",
         """CREATE TABLE files (
             id INTEGER PRIMARY KEY, index_name TEXT NOT NULL, project TEXT NOT NULL, version_key TEXT NOT NULL,
-            filename TEXT NOT NULL, sha256 TEXT NOT NULL, size INTEGER NOT NULL, md5 TEXT NOT NULL, blake2b TEXT NOT NULL,
-            filetype TEXT NOT NULL, pyversion TEXT NOT NULL, requires_python TEXT, metadata_sha256 TEXT,
-            core_metadata BLOB, uploaded_at REAL NOT NULL, uploaded_by TEXT NOT NULL, attestations TEXT, log TEXT NOT NULL,
+            filename TEXT NOT NULL, sha256 TEXT NOT NULL, size INTEGER NOT NULL, md5 TEXT NOT NULL,
+            blake2b TEXT NOT NULL, filetype TEXT NOT NULL, pyversion TEXT NOT NULL, requires_python TEXT,
+            metadata_sha256 TEXT,
+            core_metadata BLOB, uploaded_at REAL NOT NULL, uploaded_by TEXT NOT NULL, attestations TEXT,
+            log TEXT NOT NULL,
             UNIQUE (index_name, filename),
             FOREIGN KEY (index_name, project, version_key) REFERENCES versions ON DELETE CASCADE)""",
         "CREATE INDEX files_by_content ON files (sha256)",

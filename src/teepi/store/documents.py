@@ -9,8 +9,8 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from teepi.space import Space
 from teepi.disk import make_directories, replace_file
+from teepi.space import Space
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,9 +21,6 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 from teepi.descriptor import Descriptor
-from teepi.errors import StoreError
-from teepi.readable import Landed
-from teepi.space import Space
 from teepi.disk import (
     free_bytes,
     make_directories,
@@ -33,6 +30,9 @@ from teepi.disk import (
     sync,
     sync_directory,
 )
+from teepi.errors import StoreError
+from teepi.readable import Landed
+from teepi.space import Space
 from teepi.store.partial import Partial, PartialNotes, boot_id, left_behind, remove_idle, remove_stray_notes
 from teepi.store.pins import Pins
 from teepi.store.shelves import Shelves

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from teepi.descriptor import Descriptor
-from teepi.space import STEP_BYTES, NoRoom
 from teepi.disk import free_bytes, open_regular, read_regular, replace_file, sync, write_all
+from teepi.space import STEP_BYTES, NoRoom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp import web
-
 from teepi.errors import BadRequest
 from teepi.http_semantics import query_names
 from teepi.web import answers
@@ -14,6 +12,7 @@ from teepi.web.requests import json_body
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from aiohttp import web
     from aiohttp.web_request import BaseRequest
 
     from teepi.accounts import Accounts
@@ -42,7 +41,7 @@ class DevpiHandlers:
     # -- what this is --------------------------------------------------------------------------------
 
     async def api(self, request: BaseRequest, index: str | None = None) -> web.StreamResponse:
-        """``/+api``, ``/{user}/+api``, ``/{user}/{index}/+api``."""
+        """Answer ``/+api``, ``/{user}/+api`` and ``/{user}/{index}/+api``."""
         base = self._outside(request)
         asker = await self._gate.asker(request)
         result: dict[str, Any] = {
@@ -124,9 +123,7 @@ class DevpiHandlers:
 
     async def create_index(self, request: BaseRequest, name: str) -> web.StreamResponse:
         """``PUT /{user}/{index}``."""
-        config = await self._accounts.create_index(
-            await self._gate.asker(request), name, await self._object(request)
-        )
+        config = await self._accounts.create_index(await self._gate.asker(request), name, await self._object(request))
         return answers.devpi("indexconfig", config.shown())
 
     async def modify_index(self, request: BaseRequest, name: str) -> web.StreamResponse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from packaging.utils import canonicalize_name
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from teepi.model import FileRecord
     from teepi.web.hot import HotPath
     from teepi.web.send import Senders
-
 
 
 class FileHandlers:
@@ -80,7 +79,9 @@ class FileHandlers:
             return await self._read_out(request, record, record.wheel)
         etag = self._files.known_etag(record)
         if etag is not None and if_none_match(answers.header(request, "If-None-Match"), etag):
-            headers = _headers(request, record, FileFacts(None, etag, None, record.immutable), Outcome.HIT, immutable=immutable)
+            headers = _headers(
+                request, record, FileFacts(None, etag, None, record.immutable), Outcome.HIT, immutable=immutable
+            )
             return web.Response(status=304, headers=headers)
         if request.method == "HEAD":
             return await self._head(request, record, immutable=immutable)
@@ -163,7 +164,14 @@ class FileHandlers:
         return response
 
     def _place(
-        self, request: BaseRequest, opened: Opened, record: FileRecord, facts: FileFacts, wanted: RangeRequest | None, *, immutable: bool
+        self,
+        request: BaseRequest,
+        opened: Opened,
+        record: FileRecord,
+        facts: FileFacts,
+        wanted: RangeRequest | None,
+        *,
+        immutable: bool,
     ) -> web.StreamResponse:
         """Begin the answer and put the cursor on the bytes that it carries (RFC 9110, 14)."""
         response = web.StreamResponse(headers=_headers(request, record, facts, opened.outcome, immutable=immutable))
@@ -186,7 +194,9 @@ class FileHandlers:
             if passed is None:
                 return None
             facts = FileFacts(passed.total, self._files.etag(record), None, immutable=False, verified=False)
-            response = web.StreamResponse(status=206, headers=_headers(request, record, facts, Outcome.PASSED, immutable=False))
+            response = web.StreamResponse(
+                status=206, headers=_headers(request, record, facts, Outcome.PASSED, immutable=False)
+            )
             response.headers["Cache-Control"] = "no-store"
             response.headers["Content-Range"] = f"bytes {passed.start}-{passed.stop - 1}/{passed.total}"
             response.content_length = passed.stop - passed.start

@@ -37,6 +37,10 @@ class Form:
     """By name; of those that came several times all."""
     filename: str | None = None
     """Of the file, None when there was none."""
+    count: int = 0
+    """Of all parts."""
+    field_bytes: int = 0
+    """Of all fields together."""
 
     def one(self, name: str) -> str:
         """Return the first value of a field, empty when it is missing."""
@@ -66,30 +70,37 @@ async def read_form(request: BaseRequest, write: Write, most_bytes: int) -> Form
     if not request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
         raise BadRequest("An upload is multipart/form-data, as twine sends it.")
     form = Form()
-    count = size = 0
     try:
         reader = MultipartReader(request.headers, request.content)
         while (part := await reader.next()) is not None:
-            count += 1
-            if count > _MOST_FIELDS:
+            form.count += 1
+            if form.count > _MOST_FIELDS:
                 raise BadUpload(f"the form of the upload has more than {_MOST_FIELDS} fields")
             if not isinstance(part, BodyPartReader) or not part.name or len(part.name) > _LONGEST_NAME:
                 raise BadUpload("the form of the upload has a part without a name")
             if part.filename is not None and part.name in FILE_FIELDS:
-                if form.filename is not None:
-                    raise BadUpload("the form of the upload has more than one file")
-                form.filename = part.filename
-                while chunk := await part.read_chunk(_CHUNK_BYTES):
-                    await write(chunk)
-                continue
-            text = bytearray()
-            while chunk := await part.read_chunk(_CHUNK_BYTES):
-                text += chunk
-                size += len(chunk)
-                if size > _MOST_FIELD_BYTES:
-                    raise BadUpload(f"the fields of the upload have more than {_MOST_FIELD_BYTES} bytes")
-            if part.filename is None:  # a signature beside the file is read and dropped
-                form.add(part.name, text.decode("utf-8", "replace"))
+                await _read_file(part, form, write)
+            else:
+                await _read_field(part, part.name, form)
     except (ValueError, AssertionError, LookupError) as error:  # aiohttp's, for what is no multipart
         raise BadUpload(f"the form of the upload cannot be read ({type(error).__name__})") from error
     return form
+
+
+async def _read_file(part: BodyPartReader, form: Form, write: Write) -> None:
+    if form.filename is not None:
+        raise BadUpload("the form of the upload has more than one file")
+    form.filename = part.filename
+    while chunk := await part.read_chunk(_CHUNK_BYTES):
+        await write(bytes(chunk))
+
+
+async def _read_field(part: BodyPartReader, name: str, form: Form) -> None:
+    text = bytearray()
+    while chunk := await part.read_chunk(_CHUNK_BYTES):
+        text += chunk
+        form.field_bytes += len(chunk)
+        if form.field_bytes > _MOST_FIELD_BYTES:
+            raise BadUpload(f"the fields of the upload have more than {_MOST_FIELD_BYTES} bytes")
+    if part.filename is None:  # a signature beside the file is read and dropped
+        form.add(name, text.decode("utf-8", "replace"))

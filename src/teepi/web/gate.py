@@ -1,4 +1,4 @@
-"""Who makes a request, and whether he may read the index that it is about. What is allowed is ``directory``'s to say."""
+"""Who makes a request, and whether he may read the index that it is about; ``directory`` says what is allowed."""
 
 from __future__ import annotations
 

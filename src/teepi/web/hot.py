@@ -204,7 +204,12 @@ class HotPath:
         ``project`` is whose change takes it out; ``expires_at`` in monotonic seconds; ``wish`` is empty but for pages.
         """
         target, etag = request.raw_path, response.headers.get("ETag")
-        if request.get(PRIVATE) or request.get(SEEN) != self.entries.drops or request.method != "GET" or request.version != HttpVersion11:
+        if (
+            request.get(PRIVATE)
+            or request.get(SEEN) != self.entries.drops
+            or request.method != "GET"
+            or request.version != HttpVersion11
+        ):
             return
         if expires_at <= time.monotonic() or len(target) > _LONGEST_TARGET:
             return

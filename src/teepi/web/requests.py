@@ -14,7 +14,10 @@ _MOST_BYTES: Final = 1 << 20
 
 
 async def json_body(request: BaseRequest, *, most_bytes: int = _MOST_BYTES) -> Any:  # noqa: ANN401 - JSON
-    """Return the JSON in the body of a request, an empty one as ``{}``. Raises :class:`BadRequest`, :class:`TooLarge`."""
+    """Return the JSON in the body of a request, ``{}`` if that is empty.
+
+    Raises :class:`BadRequest` and :class:`TooLarge`.
+    """
     body = bytearray()
     async for chunk in request.content.iter_any():
         body += chunk

@@ -13,8 +13,8 @@ from aiohttp import web
 from packaging.utils import canonicalize_name
 
 from teepi.codings import Coding, choose_coding, takes
-from teepi.errors import NotAcceptable, NotFound
-from teepi.http_semantics import PageFormat, choose_page_format, if_none_match, index_prefix, wants_fresh
+from teepi.errors import NotFound
+from teepi.http_semantics import if_none_match, index_prefix, wants_fresh
 from teepi.pages import Freshness
 from teepi.web import answers
 from teepi.web.hot import SEEN, wish_key

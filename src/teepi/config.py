@@ -56,8 +56,8 @@ class Settings:
     """Lower case, without a dot at the end; ``*.name`` is all below ``name``. Writes are taken under them."""
     indexes: Mapping[str, IndexSettings]
     """By ``user/name``; always has :data:`DEFAULT_INDEX_NAME`, first."""
-    configured_indexes: frozenset[str]
-    """Names of those that somebody set: clients cannot change them."""
+    has_built_in: bool
+    """Whether the default index mirrors what it does since nobody has set anything else."""
     cache_dir: Path
     """Absolute; may be emptied while teepi is stopped."""
     data_dir: Path
@@ -96,6 +96,11 @@ class Settings:
     """Absolute path, or ``-`` for stdout; None for none."""
     access_log_format: str
     """``combined`` or ``json``."""
+
+    @property
+    def configured_indexes(self) -> frozenset[str]:
+        """Names of those that somebody set: clients cannot change them."""
+        return frozenset(self.indexes) - ({DEFAULT_INDEX_NAME} if self.has_built_in else set())
 
     @property
     def scheme(self) -> str:
@@ -151,7 +156,7 @@ def trace(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Effective
         outside_url=values.get("outside_url"),
         allowed_hosts=values.get("allowed_hosts", ()),
         indexes=MappingProxyType(indexes),
-        configured_indexes=frozenset(name for name in indexes if name in origins),
+        has_built_in=DEFAULT_INDEX_NAME not in origins,
         cache_dir=values.get("cache_dir") or _xdg(environ, "XDG_CACHE_HOME", ".cache", "cache_dir"),
         data_dir=values.get("data_dir") or _xdg(environ, "XDG_DATA_HOME", ".local/share", "data_dir"),
         max_size_bytes=values.get("max_size"),

@@ -92,6 +92,7 @@ def settings_for(directory: Path, upstream: str, *, index: Mapping[str, Any] | N
         outside_url=None,
         allowed_hosts=("teepi.example",),  # the Host of RawClient
         indexes={"root/pypi": IndexSettings(**({"upstream": upstream} | dict(index or {})))},
+        has_built_in=False,
         cache_dir=directory / "cache",
         data_dir=directory / "data",
         max_size_bytes=1 << 40,  # whatever is free on this machine
@@ -106,6 +107,9 @@ def settings_for(directory: Path, upstream: str, *, index: Mapping[str, Any] | N
         drain_seconds=5.0,
         log_level="info",
         log_format="text",
+        restrict_modify=(),
+        insecure_empty_root=False,
+        max_upload_bytes=10 << 30,
         access_log=None,
         access_log_format="combined",
     )

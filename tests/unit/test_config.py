@@ -57,6 +57,7 @@ def test_load_nothing_given_uses_defaults(home: dict[str, str], tmp_path: Path) 
         outside_url=None,
         allowed_hosts=(),
         indexes={"root/pypi": IndexSettings(f"{parts.scheme}://{parts.netloc}/simple/")},
+        has_built_in=True,
         cache_dir=tmp_path / ".cache" / "teepi",
         data_dir=tmp_path / ".local" / "share" / "teepi",
         max_size_bytes=None,
@@ -71,6 +72,9 @@ def test_load_nothing_given_uses_defaults(home: dict[str, str], tmp_path: Path) 
         drain_seconds=5.0,
         log_level="info",
         log_format="text",
+        restrict_modify=(),
+        insecure_empty_root=False,
+        max_upload_bytes=10 << 30,
         access_log=None,
         access_log_format="combined",
     )

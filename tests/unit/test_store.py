@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from teepi import disk
 from teepi.errors import StoreError
 from teepi.model import Digest, FileKey
 from teepi.store import (
@@ -22,7 +23,6 @@ from teepi.store import (
     Store,
     StoredMetadata,
     StoredPage,
-    disk,
     files,
     partial,
 )

@@ -115,7 +115,7 @@ def _check_link(member: tarfile.TarInfo, path: str, top: str) -> None:
         reached = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
         while parts and parts[0] in {"..", "."}:
             parts.pop(0)
-    inside = (reached + "/").startswith(top + "/") and not target.startswith("/")
+    inside = (reached + "/").startswith(top + "/")
     if not inside or ".." in parts or "\\" in target or "\0" in target:
         raise refusal(f"{quoted_path(path)} in the archive is a link that may lead outside of it.")
 

@@ -611,6 +611,15 @@ def test_tar_bomb_is_refused_once_too_much_came_out(monkeypatch: pytest.MonkeyPa
     assert "suspiciously much" in refused(packed_tar(PKG_INFO, ("demo_pkg-1.0/zeros", bytes(1_000_000))), SDIST)
 
 
+@pytest.mark.parametrize("limit", ["_HEADERS_BYTES", "_LONG_HEADERS_BYTES"])
+def test_tar_with_too_many_headers_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is short, but together they keep tarfile busy for minutes."""
+    content = packed_tar(PKG_INFO, *((f"demo_pkg-1.0/{number}/{'x' * 600}", b"") for number in range(9)))
+    assert look(content, SDIST).project == "demo-pkg"
+    monkeypatch.setattr(f"teepi.distributions.tars.{limit}", 5000)
+    assert "headers are too long" in refused(content, SDIST)
+
+
 def test_archive_with_too_many_members_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each costs memory here and an inode there."""
     monkeypatch.setattr("teepi.distributions.zips.MEMBERS", 3)

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from teepi.distributions import Distribution, check_digests, inspect, inspect_docs, limits
+from teepi.distributions.refusal import refusal
 from teepi.errors import BadUpload
 from tests.support.wheels import sdist, wheel
 
@@ -255,6 +256,7 @@ def test_egg_is_taken_with_and_without_its_metadata() -> None:
         METADATA + b"Summary: twice\nSummary: again\n",
         METADATA + b"Requires-Dist: what (is this\nDescription-Content-Type: text/odd\n",
         METADATA + b"Content-Type: multipart/mixed; boundary=x\n\n--x\n\n--x--\n",
+        METADATA + b"Content-Type: message/rfc822\n\n" * 2000,
         METADATA.replace(b"2.1", b"9.9"),
         b"\xef\xbb\xbf" + METADATA,
         METADATA + b"Project-URL: a, https://a.example/\nProject-URL: a, https://b.example/\n",
@@ -276,7 +278,8 @@ def test_metadata_that_harms_nobody_is_taken(metadata: bytes) -> None:
         ".demo-1.0.zip", "", "demo_pkg-1.0.exe", "demo_pkg-1.0.msi", "demo_pkg-1.0.rpm", "demo_pkg-1.0.tar.bz2",
         "demo_pkg-1.0.txt", "demo_pkg.whl", "demo_pkg-1.0.whl", "demo_pkg-one-py3-none-any.whl", "demo_pkg.tar.gz",
         "demo__pkg-1.0-py3-none-any.whl", "demo.egg", "x" * 300 + "-1.0.zip",
-        "demo_pkg-1.0-py3-none-a..b.whl", "demo_pkg-" + "1" * 240 + ".zip",
+        "demo_pkg-1.0-py3-none-a..b.whl", "demo_pkg-1.0-1<b>-py3-none-any.whl", "demo_pkg-1.0-py3.11-../x.egg",
+        "demo_pkg-" + "1" * 240 + ".zip",
     ],
 )  # fmt: skip
 def test_filename_that_is_no_distributions_is_refused(filename: str) -> None:
@@ -300,6 +303,7 @@ def test_version_of_the_form_that_is_not_in_the_filename_is_refused_in_devpis_wo
         ({"name": "démo"}, "is invalid"),
         ({"version": "one"}, "Version 'one' is invalid"),
         ({"version": "1" * 5000}, "is invalid"),
+        ({"version": "1." * 200 + "0"}, "is invalid"),
         ({"filetype": "sdist"}, "does not fit filetype 'sdist'"),
         ({"requires_python": "newest"}, "Requires-Python 'newest'"),
         ({"version": ["0.7", "1.0"]}, "does not contain version '0.7'"),
@@ -430,6 +434,12 @@ UNSOUND: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
         lambda: patched(patched(GOOD, 14, "<L", 7), entry_of(GOOD, INIT) + 16, "<L", 7),
         "size or checksum",
     ),
+    "a directory with content": (lambda: zipped([*members(), ("demo_pkg/data/", b"x")]), "directory with content"),
+    "encrypted in the local header": (lambda: patched(GOOD, 6, "<H", 1), "disagree about"),
+    "zip64 record elsewhere": (
+        lambda: patched(shape_zip64(), len(shape_zip64()) - 22 - 12, "<Q", 0),
+        "not right before",
+    ),
     "encrypted": (lambda: patched(GOOD, entry_of(GOOD, INIT) + 8, "<H", 1), "installers do not read"),
     "another count": (lambda: patched(GOOD, GOOD.rindex(END) + 8, "<L", 0x00050005), "counts other members"),
     "a part of several": (lambda: patched(GOOD, GOOD.rindex(END) + 4, "<H", 1), "part of several"),
@@ -448,6 +458,7 @@ UNSOUND: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
         "only be guessed",
     ),
     "no RECORD": (lambda: zipped(members()[:-1]), "has no"),
+    "no WHEEL": (lambda: zipped([*members()[:2], *members()[3:]]), "has no"),
     "no METADATA": (lambda: zipped([*members()[:1], *members()[2:]]), "has no"),
     "no dist-info": (lambda: zipped(members()[:1]), "has 0 .dist-info"),
     "two dist-infos": (lambda: zipped([*members(), ("other-1.0.dist-info/METADATA", b"")]), "has 2 .dist-info"),
@@ -464,8 +475,12 @@ def test_wheel_that_readers_could_read_differently_is_refused(case: str) -> None
 
 
 @pytest.mark.parametrize(
-    "path", ["../evil.py", "/etc/evil", "demo_pkg/../../evil", "a\\b", "C:evil", "a//b", "./a", "a\tb", "a\x7fb", "/"]
-)
+    "path",
+    [
+        "../evil.py", "/etc/evil", "demo_pkg/../../evil", "a\\b", "C:evil", "a//b", "./a", "a\tb", "a\x7fb", "/",
+        pytest.param("a/" * 2500 + "b", id="long"),
+    ],
+)  # fmt: skip
 def test_member_that_leads_outside_is_refused_in_wheel_sdist_egg_and_docs(path: str) -> None:
     """Zip slip, in all four kinds."""
     word = "no installer should unpack"
@@ -491,6 +506,29 @@ def test_zip_member_that_is_longer_than_it_says_is_refused() -> None:
     assert "size or checksum" in refused(lied)
 
 
+def test_zip_member_that_is_longer_than_it_says_is_unpacked_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its directory may promise ten bytes for ten terabytes."""
+    passed: list[int] = []
+
+    def checksum(data: bytes, value: int = 0) -> int:
+        passed.append(len(data))
+        return zlib_crc32(data, value)
+
+    content = zipped([("demo_pkg/zeros", bytes(1_000_000)), *members()])
+    lied = patched(patched(content, 22, "<L", 10), entry_of(content, b"demo_pkg/zeros") + 24, "<L", 10)
+    zlib_crc32 = zlib.crc32
+    monkeypatch.setattr("teepi.distributions.zips.zlib.crc32", checksum)
+    monkeypatch.setattr("teepi.distributions.zips._CHUNK_BYTES", 1000)
+    assert "size or checksum" in refused(lied)
+    assert sum(passed) <= 1000
+
+
+def test_zip_directory_larger_than_is_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be held in memory."""
+    monkeypatch.setattr("teepi.distributions.zips.DIRECTORY_BYTES", 100)
+    assert "directory has more than 100 bytes" in refused(GOOD)
+
+
 def test_zip_that_is_a_tar_as_well_is_refused() -> None:
     """A tar header whose member is called like a zip's first bytes, over a zip's directory."""
     header = tarfile.TarInfo("PK").tobuf(tarfile.USTAR_FORMAT)
@@ -498,6 +536,14 @@ def test_zip_that_is_a_tar_as_well_is_refused() -> None:
 
 
 # Tar.
+
+
+def size_below_zero() -> bytes:
+    """Return an sdist whose second member ends before it begins, so that it would be read for ever."""
+    member = tarfile.TarInfo("demo_pkg-1.0/x")
+    member.size = -1024
+    return gzip.compress(gzip.decompress(GOOD_TAR)[:1024] + member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+
 
 TARS: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     "a zip behind": (lambda: GOOD_TAR + GOOD, "is a zip archive, too"),
@@ -538,6 +584,8 @@ TARS: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     ),
     "a device": (lambda: packed_tar(PKG_INFO, link("demo_pkg-1.0/d", "", tarfile.CHRTYPE)), "device"),
     "a pipe": (lambda: packed_tar(PKG_INFO, link("demo_pkg-1.0/d", "", tarfile.FIFOTYPE)), "device"),
+    "a sparse file": (lambda: packed_tar(PKG_INFO, link("demo_pkg-1.0/d", "", tarfile.GNUTYPE_SPARSE)), "sparse"),
+    "a size below zero": (size_below_zero, "point backwards"),
     "endless headers": (lambda: packed_tar(PKG_INFO, (f"demo_pkg-1.0/{'x' * 40_000}", b"")), "headers are too long"),
     "digits": (lambda: packed_tar(PKG_INFO, (f"demo_pkg-1.0/{'1' * 2_000}", b"")), "cannot be read"),
 }
@@ -550,10 +598,26 @@ def test_sdist_that_is_unsound_or_leads_outside_is_refused(case: str) -> None:
     assert word in refused(make(), SDIST, {"name": "demo-pkg", "version": "1.0"})
 
 
+def test_bytes_right_behind_the_last_read_of_a_gzip_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The inflater has not seen them."""
+    monkeypatch.setattr("teepi.distributions.tars._CHUNK_BYTES", len(GOOD_TAR))
+    assert look(GOOD_TAR, SDIST).project == "demo-pkg"
+    assert "behind its gzip data" in refused(GOOD_TAR + b"x", SDIST)
+
+
 def test_tar_bomb_is_refused_once_too_much_came_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not unpacked to its end, whatever its header says."""
     monkeypatch.setattr(limits, "_ANY_RATIO_BYTES", 100_000)
     assert "suspiciously much" in refused(packed_tar(PKG_INFO, ("demo_pkg-1.0/zeros", bytes(1_000_000))), SDIST)
+
+
+@pytest.mark.parametrize("limit", ["_HEADERS_BYTES", "_LONG_HEADERS_BYTES"])
+def test_tar_with_too_many_headers_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is short, but together they keep tarfile busy for minutes."""
+    content = packed_tar(PKG_INFO, *((f"demo_pkg-1.0/{number}/{'x' * 600}", b"") for number in range(9)))
+    assert look(content, SDIST).project == "demo-pkg"
+    monkeypatch.setattr(f"teepi.distributions.tars.{limit}", 5000)
+    assert "headers are too long" in refused(content, SDIST)
 
 
 def test_archive_with_too_many_members_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -626,6 +690,13 @@ def test_digest_that_differs_is_refused_by_its_name(field: str, claimed: str) ->
 
 
 # Whatever comes.
+
+
+@pytest.mark.parametrize("sentence", ["é" * 150, "one\r\nX-Header: two", "\U0001f600" * 60, "x" * 201])
+def test_refusal_of_any_text_fits_a_reason_phrase(sentence: str) -> None:
+    """Also where somebody forgets to quote."""
+    assert_fits_a_reason_phrase(refusal(sentence).message)
+
 
 FUZZ: Final = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

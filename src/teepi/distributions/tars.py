@@ -27,7 +27,9 @@ _ONE_READ_BYTES: Final = 16 << 10
 """tarfile reads a header, or what extends one, at once: a path of 4,096 bytes and some attributes fit."""
 _HEADERS_BYTES: Final = 256 << 20
 """Of all headers together."""
-_DIGITS: Final = re.compile(rb"[0-9]{1000}")
+_LONG_HEADERS_BYTES: Final = 8 << 20
+"""Of all that take more than one block: tarfile reads some megabytes of records in a second."""
+_DIGITS: Final = re.compile(rb"[0-9]{128}")
 """tarfile's patterns for pax headers took quadratic time over digits (CVE-2024-6232)."""
 
 
@@ -115,7 +117,7 @@ def _check_link(member: tarfile.TarInfo, path: str, top: str) -> None:
         reached = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
         while parts and parts[0] in {"..", "."}:
             parts.pop(0)
-    inside = (reached + "/").startswith(top + "/") and not target.startswith("/")
+    inside = (reached + "/").startswith(top + "/")
     if not inside or ".." in parts or "\\" in target or "\0" in target:
         raise refusal(f"{quoted_path(path)} in the archive is a link that may lead outside of it.")
 
@@ -144,6 +146,7 @@ class _Inflated(io.RawIOBase):
         self._buffer = b""
         self._position = 0
         self._headers = 0
+        self._long_headers = 0
         self._last = b""
 
     def readable(self) -> bool:
@@ -155,7 +158,9 @@ class _Inflated(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """Return ``size`` bytes of headers, fewer at the end."""
         self._headers += size
-        if not 0 <= size <= _ONE_READ_BYTES or self._headers > _HEADERS_BYTES:
+        self._long_headers += size if size > tarfile.BLOCKSIZE else 0
+        too_many = self._headers > _HEADERS_BYTES or self._long_headers > _LONG_HEADERS_BYTES
+        if too_many or not 0 <= size <= _ONE_READ_BYTES:
             raise _unsound("its tar headers are too long")
         self._last = self.take(size)
         if size > tarfile.BLOCKSIZE and _DIGITS.search(self._last):

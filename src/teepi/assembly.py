@@ -26,6 +26,7 @@ from teepi.operations import Operations, Running
 from teepi.overview import Overviews
 from teepi.pages import Pages
 from teepi.readiness import DISK_EVERY_SECONDS, ROWS_EVERY_SECONDS, Probe, Readiness
+from teepi.search import Search
 from teepi.store import DiskState, DocumentStores, ListStore, Store
 from teepi.tasks import TaskScope, in_executor
 from teepi.upstream import Upstream
@@ -36,12 +37,15 @@ from teepi.web.hot import HotPath
 from teepi.web.legacy import LegacyHandlers
 from teepi.web.operator import OperatorHandlers
 from teepi.web.ops import OpsHandlers
+from teepi.web.search import SearchHandlers
 from teepi.web.send import Senders
 from teepi.web.simple import PageHandlers
 from teepi.web.ui import UiHandlers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    from aiohttp.web_request import BaseRequest
 
     from teepi.config import Settings
     from teepi.download import Registry
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
     from teepi.live import Live
     from teepi.metrics import Metrics
     from teepi.model import FileRecord
+    from teepi.overview import FoundProject
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +159,16 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         return await core_metadata.read(await indexes.file(wheel.index, wheel.address + METADATA))
 
     legacy = Legacy(upstreams, stores.legacy, scope, limits, live, read_metadata)
+    search = Search(store, stores.pages, catalog, pages, lists, scope)
+    undo.push_async_callback(search.close)
+    core_metadata.read_out = search.note_metadata
+
+    async def permitted(request: BaseRequest, index: str | None) -> Sequence[str]:  # noqa: ARG001 - all may see all
+        return indexes.resolved(index)
+
+    async def search_page(request: BaseRequest, words: str) -> tuple[Sequence[FoundProject], bool]:
+        return await overviews.search(words, await permitted(request, None))
+
     senders = Senders(limits, metrics)
     undo.callback(senders.close)
 
@@ -200,7 +215,7 @@ async def assemble(  # noqa: PLR0915 - one line for each service
 
     exposition = Exposition(metrics, gauges)
     undo.callback(exposition.close)
-    overviews = Overviews(live, registry, metrics, catalog, problems, history.series)
+    overviews = Overviews(live, registry, metrics, catalog, problems, history.series, search)
     operations = Operations(store, catalog, keeper, stores, Running(indexes, files, pages, metrics))
     operator = OperatorHandlers(
         operations,
@@ -208,7 +223,7 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         lists,
         await asyncio.to_thread(operator_channel.make_token, settings.data_dir),
     )
-    ui = await asyncio.to_thread(UiHandlers, overviews.now, overviews.search, DEFAULT_INDEX)
+    ui = await asyncio.to_thread(UiHandlers, overviews.now, search_page, DEFAULT_INDEX)
     app = App(
         PageHandlers(indexes, pages, lists, limits, hot),
         FileHandlers(indexes, files, core_metadata, senders, metrics, hot),
@@ -216,6 +231,7 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         OpsHandlers(registry, metrics, lambda: catalog.totals, problems, readiness, exposition, history),
         ui,
         operator,
+        SearchHandlers(search, permitted),
         metrics,
         proxpi_invalidation=settings.proxpi_invalidation,
     )

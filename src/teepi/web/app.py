@@ -19,6 +19,7 @@ from teepi.http_semantics import decode_target, shown_target
 from teepi.indexes import DEFAULT_INDEX
 from teepi.pages import Freshness
 from teepi.web import answers
+from teepi.web.search import is_call
 from teepi.web.ui import is_browser
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from teepi.web.legacy import LegacyHandlers
     from teepi.web.operator import OperatorHandlers
     from teepi.web.ops import OpsHandlers
+    from teepi.web.search import SearchHandlers
     from teepi.web.simple import PageHandlers
     from teepi.web.ui import UiHandlers
 
@@ -58,6 +60,7 @@ class App:
         ops: OpsHandlers,
         ui: UiHandlers,
         operator: OperatorHandlers,
+        search: SearchHandlers,
         metrics: Metrics,
         *,
         proxpi_invalidation: bool = False,
@@ -67,6 +70,7 @@ class App:
         self._ui = ui
         self._writes: list[tuple[str, re.Pattern[str], Handler]] = [
             ("POST", re.compile(r"/\+operator/(?P<call>[a-z]+)"), lambda r, m: operator.over_tcp(r, m["call"])),
+            ("POST", re.compile(rf"(?:{_INDEX}|/pypi)/?"), self._call(search)),
         ]
         if proxpi_invalidation:
             self._writes += [
@@ -109,6 +113,7 @@ class App:
                 (r"/readyz", lambda r, _: ops.ready(r)),
                 (r"/metrics", lambda r, _: ops.metrics(r)),
                 (r"/\+live", lambda r, _: ui.live(r)),
+                (r"/\+search", lambda r, _: search.json(r)),
                 (r"/\+static/(?P<file>[^/]+)", lambda r, m: ui.static(r, m["file"])),
                 (r"/", lambda r, _: ui.home(r)),
             )
@@ -121,6 +126,15 @@ class App:
     @staticmethod
     def _document(legacy: LegacyHandlers) -> Handler:
         return lambda r, m: legacy.project(r, m.get("index", DEFAULT_INDEX), m["name"], m.get("version"))
+
+    @staticmethod
+    def _call(search: SearchHandlers) -> Handler:
+        async def call(request: BaseRequest, match: Mapping[str, str]) -> StreamResponse:
+            if not is_call(request):
+                raise _not_taken(request)
+            return await search.xmlrpc(request, match["index"] or DEFAULT_INDEX)
+
+        return call
 
     async def handle(self, request: BaseRequest) -> StreamResponse:
         """Answer one request, and count it."""

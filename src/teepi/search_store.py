@@ -205,7 +205,6 @@ class SearchStore:
                 with contextlib.suppress(OSError):
                     self._delete()
                 self._connection = self._open()
-                self.is_empty = True
             else:
                 self._complain(error)
             return instead

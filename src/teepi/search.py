@@ -22,7 +22,8 @@ from packaging.utils import canonicalize_name
 from teepi.errors import TeepiError
 from teepi.legacy_json import newest_version
 from teepi.project_list import JsonNames
-from teepi.search_store import Project, SearchStore, words_of
+from teepi.search_query import Project, words_of
+from teepi.search_store import SearchStore
 from teepi.single_flight import SingleFlight
 from teepi.store.disk import open_regular
 from teepi.tasks import in_executor

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from teepi.search_store import Project, SearchStore, words_of
+from teepi.search_query import Project, words_of
+from teepi.search_store import SearchStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

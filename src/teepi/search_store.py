@@ -8,8 +8,8 @@ A real list of 927,000 names is put in within 6 to 10 s, in transactions of up t
 not changed costs 1 to 2 s. A search in it, with 18,000 known projects beside, takes 2 to 35 ms, and 60 ms for a single
 letter (two cores of a shared machine).
 
-All methods block, belong to one thread and never raise for a bad database: ``problem`` says so, the log too, and what is
-there is searched.
+All methods block, belong to one thread and never raise for a bad database: ``problem`` says so, the log too, and
+what is there is searched.
 """
 
 from __future__ import annotations

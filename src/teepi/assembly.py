@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from teepi import maintenance, operator_channel
-from teepi.accounts import Accounts
 from teepi.catalog import Catalog
-from teepi.credentials import Credentials
-from teepi.data import Archive
 from teepi.errors import NoCoreMetadata
 from teepi.eviction import Keeper
 from teepi.exposition import Exposition, Gauges
@@ -28,27 +24,22 @@ from teepi.metadata import METADATA, CoreMetadata
 from teepi.operations import Operations, Running
 from teepi.overview import Overviews
 from teepi.pages import Pages
+from teepi.private import PrivateIndexes
 from teepi.readiness import DISK_EVERY_SECONDS, ROWS_EVERY_SECONDS, Probe, Readiness
-from teepi.stages import Stages
+from teepi.search import Search
 from teepi.store import DiskState, DocumentStores, ListStore, Store
 from teepi.tasks import TaskScope, in_executor
-from teepi.uploads import Uploads
 from teepi.upstream import Upstream
 from teepi.verification import scrub_forever
-from teepi.web import answers
-from teepi.web.app import App, Private
-from teepi.web.devpi import DevpiHandlers
+from teepi.web.app import App
 from teepi.web.files import FileHandlers
-from teepi.web.gate import Gate
 from teepi.web.hot import HotPath
 from teepi.web.legacy import LegacyHandlers
 from teepi.web.operator import OperatorHandlers
 from teepi.web.ops import OpsHandlers
 from teepi.web.send import Senders
 from teepi.web.simple import PageHandlers
-from teepi.web.stages import StageHandlers
 from teepi.web.ui import UiHandlers
-from teepi.web.uploads import UploadHandlers
 
 if TYPE_CHECKING:
     import contextlib
@@ -62,10 +53,9 @@ if TYPE_CHECKING:
     from teepi.live import Live
     from teepi.metrics import Metrics
     from teepi.model import FileRecord
+    from teepi.overview import FoundProject
 
 log = logging.getLogger(__name__)
-
-_MOST_PROJECTS: Final = 100_000  # of a mirror's cached ones in devpi's list
 
 
 class Upstreams:
@@ -112,19 +102,19 @@ class Services:
     upstreams: Upstreams
     readiness: Readiness
     history: History
-    accounts: Accounts
+    private: PrivateIndexes
     start: Callable[[], None]
     """Starts what runs behind the requests."""
 
     def reload(self, former: Settings, now: Settings) -> None:
         """Take over what changed between two settings and is not looked up at each request."""
-        self.accounts.settings_changed()
+        self.private.accounts.settings_changed()
         self.hot.entries.clear()
         if former.synthesize_metadata != now.synthesize_metadata:
             self.pages.forget_variants()
 
 
-async def assemble(  # noqa: C901, PLR0915 - one line for each service
+async def assemble(  # noqa: PLR0915 - one line for each service
     live: Live,
     limits: Limits,
     metrics: Metrics,
@@ -134,8 +124,6 @@ async def assemble(  # noqa: C901, PLR0915 - one line for each service
 ) -> Services:
     """Open cache and catalogue and make all services; ``undo`` closes them. Raises :class:`StoreError` or OSError."""
     settings = live.settings
-    archive = await asyncio.to_thread(Archive.open, settings.data_dir)
-    undo.push_async_callback(archive.close)
     store = await asyncio.to_thread(Store, settings.cache_dir)
     undo.push_async_callback(asyncio.to_thread, store.close)  # which waits for its threads
     await asyncio.to_thread(store.lock)
@@ -169,8 +157,6 @@ async def assemble(  # noqa: C901, PLR0915 - one line for each service
             raise NoCoreMetadata(f"Upstream has no core metadata of {wheel.filename}.")
         return await core_metadata.read(await indexes.file(wheel.index, wheel.address + METADATA))
 
-    credentials = Credentials(scope)
-    undo.callback(credentials.close)
     served = live.indexes
 
     def mirrors_changed(mirrors: Mapping[str, IndexSettings]) -> None:
@@ -180,32 +166,23 @@ async def assemble(  # noqa: C901, PLR0915 - one line for each service
         served = live.indexes
         entries.clear()
 
-    accounts = Accounts(archive, credentials, live, mirrors_changed)
-    await accounts.load()
-    if accounts.empty_root:
-        log.warning(
-            "root logs in with an EMPTY PASSWORD (insecure_empty_root): whoever reaches this port can point root/pypi "
-            "elsewhere. Set a password with 'teepi user passwd root'."
-        )
-    stages = Stages(archive, accounts, indexes, pages)
-    checking = ThreadPoolExecutor(4, thread_name_prefix="uploads")
-    undo.callback(checking.shutdown)
-
-    def changed(index: str, project: str) -> None:
-        log.info("%s of %s was changed.", project, index)
-
-    uploads = Uploads(archive, checking, changed)
-    gate = Gate(accounts)
-
-    def outside(request: BaseRequest) -> str:
-        return answers.outside(request, live.settings)
-
-    async def projects_of(index: str) -> Sequence[str]:
-        if stages.stage(index) is not None:
-            return await stages.own_projects(index)
-        return sorted({row[1] for row in await catalog.projects("", _MOST_PROJECTS) if row[0] == index})
-
+    private = await PrivateIndexes.open(
+        live,
+        scope,
+        undo,
+        indexes,
+        pages,
+        mirrors_changed,
+        lambda index, project: scope.start(private.tell(search, index, project), name=f"search of {project}"),
+    )
     legacy = Legacy(upstreams, stores.legacy, scope, limits, live, read_metadata)
+    search = Search(store, stores.pages, catalog, pages, lists, scope, private.searchable)
+    undo.push_async_callback(search.close)
+    core_metadata.read_out = search.note_metadata
+
+    async def search_page(request: BaseRequest, words: str) -> tuple[Sequence[FoundProject], bool]:
+        return await overviews.search(words, await private.permitted(request, None))
+
     senders = Senders(limits, metrics)
     undo.callback(senders.close)
 
@@ -252,7 +229,7 @@ async def assemble(  # noqa: C901, PLR0915 - one line for each service
 
     exposition = Exposition(metrics, gauges)
     undo.callback(exposition.close)
-    overviews = Overviews(live, registry, metrics, catalog, problems, history.series)
+    overviews = Overviews(live, registry, metrics, catalog, problems, history.series, search)
     operations = Operations(store, catalog, keeper, stores, Running(indexes, files, pages, metrics))
     operator = OperatorHandlers(
         operations,
@@ -260,7 +237,7 @@ async def assemble(  # noqa: C901, PLR0915 - one line for each service
         lists,
         await asyncio.to_thread(operator_channel.make_token, settings.data_dir),
     )
-    ui = await asyncio.to_thread(UiHandlers, overviews.now, overviews.search, DEFAULT_INDEX, live)
+    ui = await asyncio.to_thread(UiHandlers, overviews.now, search_page, DEFAULT_INDEX, live)
     app = App(
         PageHandlers(indexes, pages, lists, limits, hot),
         FileHandlers(indexes, files, core_metadata, senders, metrics, hot),
@@ -268,12 +245,7 @@ async def assemble(  # noqa: C901, PLR0915 - one line for each service
         OpsHandlers(registry, metrics, lambda: catalog.totals, problems, readiness, exposition, history),
         ui,
         operator,
-        Private(
-            gate,
-            DevpiHandlers(accounts, gate, projects_of, outside),
-            StageHandlers(stages, indexes, pages, senders, outside, limits.refresh_seconds),
-            UploadHandlers(accounts, gate, stages, uploads, live),
-        ),
+        private.handlers(senders, limits, search),
         metrics,
         live,
         proxpi_invalidation=settings.proxpi_invalidation,
@@ -289,5 +261,5 @@ async def assemble(  # noqa: C901, PLR0915 - one line for each service
         scope.start(lag.sample_forever(), name="sampling the event loop")
 
     return Services(
-        app, hot, operator, operations, keeper, store, catalog, pages, connected, readiness, history, accounts, start
+        app, hot, operator, operations, keeper, store, catalog, pages, connected, readiness, history, private, start
     )

@@ -71,6 +71,20 @@ class Indexes:
             raise NotFound(msg)
         return index
 
+    def resolved(self, index: str | None) -> list[str]:
+        """Return ``index`` and all that it is made of, in the order in which they are asked; None means all indexes.
+
+        Raises :class:`NotFound` when there is none of that name.
+        """
+        wanted = [self.require(index)] if index is not None else sorted(self._live.indexes)
+        found: dict[str, None] = {}
+        while wanted:
+            name = wanted.pop(0)
+            if name not in found and name in self._live.indexes:
+                found[name] = None
+                wanted[:0] = self._live.indexes[name].bases
+        return list(found)
+
     async def page(self, index: str, project: str, *, newer_than: float | None = None) -> tuple[Page, Freshness]:
         """Return the page of ``project`` (normalised) in ``index``; see :meth:`Bases.get`."""
         return await self._bases.get(index, project, newer_than=newer_than)

@@ -54,6 +54,11 @@ def find_version(page: ProjectPage, version: str) -> str | None:
     return next((known for known in _releases(page) if same_version(known, version)), None)
 
 
+def newest_version(page: ProjectPage) -> str | None:
+    """Return the newest version that installers would choose, or None for a page without any."""
+    return _latest(page, _releases(page))
+
+
 def wheel_of(page: ProjectPage, version: str | None = None) -> FileRecord | None:
     """Return the wheel whose core metadata tells most of ``version``, by default the newest; None where none is.
 

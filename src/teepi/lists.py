@@ -78,6 +78,22 @@ class ProjectLists:
         freshness = await self._freshen(index)
         return ListBody(self._lists[index], form, gzip=gzip), freshness
 
+    async def known(self, index: str) -> tuple[ListBody, str] | None:
+        """Return the list of ``index`` as JSON, to be closed, and the sha256 of it; None when none is here.
+
+        Upstream is not asked, however old it is.
+        """
+        if index not in self._upstreams:
+            return None
+        if index not in self._lists:
+            await self._loading.join(index, lambda: self._load(index))
+        found = self._lists.get(index)
+        return (
+            None
+            if found is None
+            else (ListBody(found, PageFormat.JSON, gzip=False), found.head.forms[JSON].plain_sha256)
+        )
+
     async def invalidate(self) -> None:
         """Ask upstream at the next request for a list, of whichever index; until then it stays."""
         for index in tuple(self._upstreams):  # a reload may come in between

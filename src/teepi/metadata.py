@@ -117,6 +117,8 @@ class CoreMetadata:
         self._telling: asyncio.Task[None] | None = None
         self._catalog_was_lost = catalog.needs_rebuild
         self._told_again: set[FileKey] = set()
+        self.read_out: Callable[[FileRecord, bytes], None] | None = None
+        """Called with each wheel and what was read out of it."""
 
     def record(self, wheel: FileRecord) -> FileRecord | None:
         """Return the record of the core metadata in ``wheel``, for :meth:`get`, or None when that is no wheel."""
@@ -222,6 +224,8 @@ class CoreMetadata:
             raise
         if is_kept and known is None:
             self._learn(wheel, stored.sha256)
+        if self.read_out is not None:
+            self.read_out(wheel, stored.content)
         return stored
 
     def _keep(self, wheel: FileRecord, known: str | None, content: bytes) -> tuple[StoredMetadata, bool]:

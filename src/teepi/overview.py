@@ -9,8 +9,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from packaging.utils import canonicalize_name
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from teepi.history import Sample
     from teepi.live import Live
     from teepi.metrics import Ended, Metrics
+    from teepi.search import Search
 
 SHOWN_DOWNLOADS: Final = 20
 """Rows of each list: more than a glance takes in, and a page of a few kilobytes whatever happens."""
@@ -36,15 +35,21 @@ class Arriving:
 
 
 @dataclass(frozen=True, slots=True)
-class CachedProject:
-    """A project of which files are cached."""
+class FoundProject:
+    """A project that a search has found, and what is cached of it."""
 
     index: str
-    name: str
+    project: str
+    """Normalised name."""
     files: int
     size_bytes: int
     used_at: float
-    """Unix time of the last use of one of them."""
+    """Unix time of the last use of one of them; 0 where there is none."""
+    name: str = ""
+    """As it is spelt, where that is known."""
+    version: str = ""
+    summary: str = ""
+    is_uploaded: bool = False
 
     @property
     def idle_seconds(self) -> float:
@@ -95,6 +100,7 @@ class Overviews:
         catalog: Catalog,
         problems: Callable[[], Sequence[str]],
         samples: Callable[[], Sequence[Sample]],
+        search: Search,
     ) -> None:
         """Gather from these; ``samples`` gives what was counted in the last day."""
         self._live = live
@@ -103,6 +109,7 @@ class Overviews:
         self._catalog = catalog
         self._problems = problems
         self._samples = samples
+        self._search = search
         self._began = time.monotonic()
 
     async def now(self) -> Overview:
@@ -132,8 +139,14 @@ class Overviews:
             samples=self._samples(),
         )
 
-    async def search(self, words: str) -> tuple[list[CachedProject], bool]:
-        """Return the cached projects with ``words`` in their name, and whether there are more than are returned."""
-        rows = await self._catalog.projects(canonicalize_name(words), SHOWN_PROJECTS + 1)
-        found = [CachedProject(*row) for row in rows]
-        return found[:SHOWN_PROJECTS], len(found) > SHOWN_PROJECTS
+    async def search(self, words: str, indexes: Sequence[str]) -> tuple[list[FoundProject], bool]:
+        """Return the projects of ``indexes`` with ``words``, and whether there are more than are returned."""
+        hits = await self._search.find([words], indexes, SHOWN_PROJECTS + 1, each=True)
+        found = []
+        for hit in hits[:SHOWN_PROJECTS]:
+            cached = self._search.cached(hit.index, hit.project)
+            here = cached.files, cached.size_bytes, cached.used_at
+            found.append(
+                FoundProject(hit.index, hit.project, *here, hit.name, hit.version, hit.summary, hit.is_uploaded)
+            )
+        return found, len(hits) > SHOWN_PROJECTS

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from teepi.accounts import Accounts
-    from teepi.data import Archive, StoredDocs, StoredResult, StoredVersion
+    from teepi.data import Archive, StoredDocs, StoredResult, StoredVersion, Summary
     from teepi.http_semantics import PageFormat
     from teepi.index_config import IndexConfig
     from teepi.indexes import Indexes
@@ -157,6 +157,10 @@ class Stages:
         """Return what was uploaded to ``index`` itself, sorted."""
         found = await self._archive.database.read(lambda c: projects.project_names(c, [index]))
         return found[index]
+
+    async def summaries(self, index: str | None = None, project: str | None = None) -> list[Summary]:
+        """Return in a word what all versions are that were uploaded, or those of one project."""
+        return await self._archive.database.read(lambda c: projects.summaries(c, index, project))
 
     # -- versions ------------------------------------------------------------------------------------
 

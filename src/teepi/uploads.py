@@ -59,7 +59,7 @@ class Kept:
 class Uploads:
     """Writes to stages."""
 
-    def __init__(self, archive: Archive, threads: Executor, changed: Callable[[str, str], None]) -> None:
+    def __init__(self, archive: Archive, threads: Executor, changed: Callable[[str, str], object]) -> None:
         """Check files in ``threads``; ``changed`` is told index and project after each change."""
         self._archive = archive
         self._threads = threads

@@ -1,4 +1,4 @@
-"""Tools that are no installers: pip-compile, pypi-simple and twine, which is to be refused."""
+"""Tools that are no installers: pip-compile, pypi-simple, pip's search and twine, which is to be refused."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.clients.installers import Client
+from tests.support.clients import fetch
 from tests.support.wheels import wheel
 
 if TYPE_CHECKING:
@@ -77,6 +78,35 @@ async def test_pypi_simple_reads_a_page_and_its_metadata(make_process: MakeProce
     assert shop.upstream.count("GET", "/simple/teetop/") == 1
     assert shop.upstream.count("GET", shop.wanted[0] + ".metadata") == 1
     assert not shop.fetched()
+
+
+@pytest.mark.parametrize("name", ["pip-20.3", "pip"])
+async def test_pip_search_finds_by_one_word_and_by_two(
+    make_process: MakeProcess, upstream: Upstream, tmp_path: Path, name: str
+) -> None:
+    """What is cached has its version and summary, what is only listed is no reason for a newer pip to fail."""
+    client = Client(name, tmp_path / "home")
+    client.fresh()
+    built = wheel("gamma", "1.10", summary="A test package")
+    upstream.project("gamma", {built.filename: built.content}, metadata={built.filename: built.metadata})
+    listed = {"meta": {"api-version": "1.0"}, "projects": [{"name": "gamma"}, {"name": "gamma-more"}]}
+    kind = "application/vnd.pypi.simple.v1+json"
+    upstream.file("/simple/", json.dumps(listed).encode(), content_type=kind)
+    teepi = await make_process()
+    index = f"{teepi.url}/root/pypi"
+    for path in ("/", "/gamma/"):
+        await fetch(teepi.address, f"/root/pypi/+simple{path}")
+    await client.run("pip", "download", "--no-deps", "--index-url", f"{index}/+simple/", "gamma")
+    said = await client.run("pip", "search", "--index", index, "gamma", "test")
+    assert [line.split() for line in said.splitlines() if "gamma" in line] == [
+        ["gamma", "(1.10)", "-", "[root/pypi]", "A", "test", "package"]
+    ]
+    said = await client.run("pip", "search", "--index", index, "gamma")
+    assert "gamma-more (0+unknown)" in said
+    code, said = await client.end("pip", "search", "--index", f"{index}/", "nothing")
+    assert code == 23, said  # pip's "no match"
+    code, said = await client.end("pip", "search", "--index", index.replace("pypi", "none"), "gamma")
+    assert "404" in said
 
 
 @pytest.mark.parametrize("path", ["/root/pypi/", "/simple/", "/legacy/"])

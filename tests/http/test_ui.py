@@ -42,8 +42,8 @@ async def test_page_shows_what_arrives_what_ended_and_finds_what_is_cached(
     assert "Nothing is being fetched." in live
     assert live.count(FILENAME) == 1
     found = (await fetch(teepi.address, "/?q=DEM", BROWSER)).body.decode()
-    assert '<a href="./root/pypi/+simple/demo/">demo</a>' in found
-    assert "No cached project" in (await fetch(teepi.address, "/?q=zzz", BROWSER)).body.decode()
+    assert '<a href="./root/pypi/demo/">demo</a>' in found
+    assert "No project here has" in (await fetch(teepi.address, "/?q=zzz", BROWSER)).body.decode()
 
 
 async def test_page_for_a_wrong_url_is_for_browsers_alone(make_teepi: MakeTeepi) -> None:

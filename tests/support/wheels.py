@@ -61,6 +61,7 @@ def wheel(
     *,
     requires: Sequence[str] = (),
     requires_python: str | None = None,
+    summary: str = "",
     files: Mapping[str, bytes] | None = None,
     padding: int = 0,
     seed: int = 0,
@@ -72,7 +73,7 @@ def wheel(
     """
     package = name.replace("-", "_").replace(".", "_")
     info = f"{package}-{version}.dist-info"
-    metadata = _metadata(name, version, requires, requires_python)
+    metadata = _metadata(name, version, requires, requires_python, summary)
     members = {
         f"{package}/__init__.py": f'__version__ = "{version}"\n'.encode(),
         **(files or {}),
@@ -123,8 +124,12 @@ def sdist(
     return Distribution(f"{stem}.tar.gz", buffer.getvalue(), metadata)
 
 
-def _metadata(name: str, version: str, requires: Sequence[str], requires_python: str | None) -> bytes:
+def _metadata(
+    name: str, version: str, requires: Sequence[str], requires_python: str | None, summary: str = ""
+) -> bytes:
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    if summary:
+        lines.append(f"Summary: {summary}")
     if requires_python is not None:
         lines.append(f"Requires-Python: {requires_python}")
     lines += [f"Requires-Dist: {requirement}" for requirement in requires]

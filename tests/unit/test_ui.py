@@ -17,7 +17,7 @@ from yarl import URL
 from teepi.errors import BadRequest, NotFound, Unavailable
 from teepi.history import Sample
 from teepi.metrics import Ended
-from teepi.overview import Arriving, CachedProject, Overview
+from teepi.overview import Arriving, FoundProject, Overview
 from teepi.web.ui import SECURITY, UiHandlers, client_lines
 from teepi.web.ui.plot import plot
 
@@ -51,13 +51,13 @@ def request(path: str = "/", accept: str = BROWSER, host: str = "box.example:314
     )
 
 
-def handlers(overview: Overview = EMPTY, found: Sequence[CachedProject] = ()) -> UiHandlers:
+def handlers(overview: Overview = EMPTY, found: Sequence[FoundProject] = ()) -> UiHandlers:
     """Return the handlers with a fixed overview and search result."""
 
     async def look() -> Overview:
         return overview
 
-    async def search(query: str) -> tuple[Sequence[CachedProject], bool]:  # noqa: ARG001
+    async def search(asked: BaseRequest, query: str) -> tuple[Sequence[FoundProject], bool]:  # noqa: ARG001
         return found, False
 
     live = cast("Live", SimpleNamespace(settings=SimpleNamespace(outside_url=None)))
@@ -113,20 +113,29 @@ def test_client_lines_trust_the_host_over_plain_http_alone(base: str, trusted: s
     assert "TRUSTED" not in client_lines(base.replace("http:", "https:"), "root/pypi")[0].line
 
 
-async def test_search_lists_cached_projects() -> None:
-    """A name leads to what is cached of it."""
-    found = [CachedProject("root/pypi", "torch", 3, 2_100_000_000, time.time() - 7200)]
+async def test_search_lists_projects_and_what_is_cached_of_them() -> None:
+    """A name leads to its project, cached or not."""
+    found = [
+        FoundProject("root/pypi", "torch", 3, 2_100_000_000, time.time() - 7200, "Torch", "2.9.0", "Tensors"),
+        FoundProject("root/pypi", "torch-not-here", 0, 0, 0.0),
+        FoundProject("admin/dev", "torch-ours", 0, 0, 0.0, is_uploaded=True),
+    ]
     text = await text_of(await handlers(found=found).home(request("/?q=torch")))
-    assert '<a href="./root/pypi/+simple/torch/">torch</a>' in text
-    assert "2.1 GB" in text
-    assert "No cached project" in await text_of(await handlers().home(request("/?q=torch")))
+    assert '<a href="./root/pypi/torch/">Torch</a></td><td>2.9.0</td><td>Tensors</td>' in text
+    assert "3 files, 2.1 GB" in text
+    assert '<a href="./root/pypi/torch-not-here/">torch-not-here</a></td><td>–</td>' in text
+    assert text.count("uploaded</td>") == 1
+    assert text.count(" ago</td>") == 1
+    assert "No project here has" in await text_of(await handlers().home(request("/?q=torch")))
 
 
 async def test_pages_escape_everything_and_allow_nothing_inline() -> None:
     """Names from an upstream and words from a visitor are text, under a policy that would stop them otherwise."""
     overview = replace(EMPTY, in_flight=[Arriving(BAD, 1, None, 1)], recent=[Ended(BAD, 1, 1, 1.0, 0.0, BAD)],
                        problems=[BAD])  # fmt: skip
-    page = await handlers(overview, [CachedProject("root/pypi", BAD, 1, 1, 0.0)]).home(request(f"/?q={BAD}"))
+    page = await handlers(overview, [FoundProject("root/pypi", BAD, 1, 1, 0.0, BAD, BAD, BAD)]).home(
+        request(f"/?q={BAD}")
+    )
     wrong = handlers().error(request(f"/{BAD}"), NotFound(BAD))
     for answer in (page, wrong, await handlers(overview).live(request("/+live"))):
         text = await text_of(answer)

@@ -123,14 +123,6 @@ class Catalog(FileTable):
         """Return how many links are known, at most: rows that were replaced leave gaps."""
         return sum(row[0] or 0 for rows in await self._rows_of(tables.ROWS) for row in rows)
 
-    async def projects(self, part: str, limit: int) -> list[tuple[str, str, int, int, float]]:
-        """Return projects with ``part`` in their normalised name of which files are in the store.
-
-        Each as index, name, number of files, their bytes, and the Unix time of the last use of one of them.
-        """
-        older, _ = await self._rows_of(tables.PROJECTS, part, limit)
-        return [(row[0], row[1], row[2], row[3], row[4]) for row in older]
-
     # Changing ---------------------------------------------------------------------------------------
 
     async def remember(self, records: Sequence[FileRecord]) -> None:

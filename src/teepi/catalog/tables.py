@@ -58,9 +58,6 @@ BY_PROJECT: Final = f"{KNOWN} WHERE index_name = ? AND project = ?"
 BY_PATH: Final = f"{KNOWN} WHERE index_name = ? AND path = ?"
 BY_DIGEST: Final = f"{KNOWN} WHERE index_name = ? AND substr(digest, 1, 23) = ? AND filename = ?"
 ROWS: Final = "SELECT max(rowid) FROM known"  # to count them all would read a whole index
-PROJECTS: Final = """SELECT index_name, project, count(*), sum(size), max(used_at) FROM files
-    WHERE project != '' AND instr(project, ?) > 0 AND size IS NOT NULL
-    GROUP BY index_name, project ORDER BY length(project), project LIMIT ?"""
 FILE_SIZE: Final = "SELECT size FROM files WHERE sha256 = ?"
 FILE_NAMES: Final = "SELECT sha256 FROM files"
 _FILES: Final = "SELECT sha256, size, used_at, index_name, project, filename FROM files"

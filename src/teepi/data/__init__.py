@@ -8,17 +8,17 @@ from teepi.data.archive import Archive
 from teepi.data.blobs import Blobs, Incoming
 from teepi.data.database import Database
 from teepi.data.directory_lock import DirectoryLock
-from teepi.data.projects import Gone, StoredDocs, StoredFile, StoredResult, StoredVersion
+from teepi.data.projects import StoredDocs, StoredFile, StoredResult, StoredVersion, Summary
 
 __all__ = [
     "Archive",
     "Blobs",
     "Database",
     "DirectoryLock",
-    "Gone",
     "Incoming",
     "StoredDocs",
     "StoredFile",
     "StoredResult",
     "StoredVersion",
+    "Summary",
 ]

@@ -92,10 +92,16 @@ class StoredResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
-    """An uploader deleted this file."""
+class Summary:
+    """A version in a word, for a search."""
 
-    filename: str
+    index: str
+    project: str
+    """Normalised."""
+    version: str
+    name: str
+    """As its makers spell it."""
+    summary: str
 
 
 _FILE_FIELDS: Final = tuple(field.name for field in fields(StoredFile))
@@ -157,6 +163,17 @@ def versions(
             f"{_VERSION} WHERE index_name = ? AND project = ? AND version_key = ?", (index, project, version_key)
         )
     return [_version(row) for row in rows]
+
+
+def summaries(connection: sqlite3.Connection, index: str | None, project: str | None) -> list[Summary]:
+    """Return all versions in a word, or those of one project."""
+    rows = connection.execute(
+        "SELECT index_name, project, version, coalesce(json_extract(fields, '$.name'), project), "
+        "coalesce(json_extract(fields, '$.summary'), '') FROM versions "
+        "WHERE ?1 IS NULL OR (index_name = ?1 AND project = ?2)",
+        (index, project),
+    )
+    return [Summary(*row) for row in rows]
 
 
 def files(connection: sqlite3.Connection, index: str, project: str, version_key: str | None = None) -> list[StoredFile]:

@@ -125,6 +125,11 @@ class Store:
         return self.root / "catalog.sqlite3"
 
     @property
+    def search_path(self) -> Path:
+        """Where the database lives that is searched."""
+        return self.root / "search.sqlite3"
+
+    @property
     def lists_path(self) -> Path:
         """Where upstream's project lists lie."""
         return self._layout / "lists"

@@ -21,6 +21,7 @@ from teepi.index_settings import RESERVED_USERS
 from teepi.indexes import DEFAULT_INDEX
 from teepi.pages import Freshness
 from teepi.web import answers, guard
+from teepi.web.search import is_call
 from teepi.web.ui import is_browser
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from teepi.web.legacy import LegacyHandlers
     from teepi.web.operator import OperatorHandlers
     from teepi.web.ops import OpsHandlers
+    from teepi.web.search import SearchHandlers
     from teepi.web.simple import PageHandlers
     from teepi.web.stages import StageHandlers
     from teepi.web.ui import UiHandlers
@@ -66,6 +68,7 @@ class Private:
     devpi: DevpiHandlers
     stages: StageHandlers
     uploads: UploadHandlers
+    search: SearchHandlers
 
 
 class App:
@@ -90,7 +93,7 @@ class App:
         self._live = live
         self._ui = ui
         self._gate = private.gate
-        devpi, stages, uploads = private.devpi, private.stages, private.uploads
+        devpi, stages, uploads, search = private.devpi, private.stages, private.uploads, private.search
         self._writes: list[tuple[str, re.Pattern[str], Handler]] = [
             ("POST", re.compile(r"/\+operator/(?P<call>[a-z]+)"), lambda r, m: operator.over_tcp(r, m["call"])),
             ("POST", re.compile(r"/\+login/?"), lambda r, _: devpi.login(r)),
@@ -100,7 +103,8 @@ class App:
             ("PUT", re.compile(_INDEX + "/?"), lambda r, m: devpi.create_index(r, m["index"])),
             ("PATCH", re.compile(_INDEX + "/?"), lambda r, m: devpi.modify_index(r, m["index"])),
             ("DELETE", re.compile(_INDEX + "/?"), lambda r, m: devpi.delete_index(r, m["index"])),
-            ("POST", re.compile(_INDEX + "/?"), lambda r, m: uploads.post(r, m["index"])),
+            ("POST", re.compile(_INDEX + "/?"), self._posted(uploads, search)),
+            ("POST", re.compile("/pypi/?"), self._posted(uploads, search)),
             ("DELETE", re.compile(_PROJECT + "/?"), lambda r, m: uploads.delete_project(r, m["index"], m["name"])),
             (
                 "DELETE",
@@ -160,6 +164,7 @@ class App:
                 (r"/readyz", lambda r, _: ops.ready(r)),
                 (r"/metrics", lambda r, _: ops.metrics(r)),
                 (r"/\+live", lambda r, _: ui.live(r)),
+                (r"/\+search", lambda r, _: search.json(r)),
                 (r"/\+static/(?P<file>[^/]+)", lambda r, m: ui.static(r, m["file"])),
                 (r"/", lambda r, _: devpi.users(r) if answers.wants_json(r) else ui.home(r)),
                 (_USER, lambda r, m: devpi.user(r, m["user"])),
@@ -232,6 +237,18 @@ class App:
             if answers.wants_json(request):
                 return stages.versions(request, match["index"], match["name"])
             return project(request, match)
+
+        return answer
+
+    def _posted(self, uploads: UploadHandlers, search: SearchHandlers) -> Handler:
+        """``POST /{user}/{index}``: XML is a search, all else a write."""
+
+        async def answer(request: BaseRequest, match: Mapping[str, str]) -> StreamResponse:
+            index = match.get("index", DEFAULT_INDEX)
+            if not is_call(request):
+                return await uploads.post(request, index)
+            await self._gate.require_read(request, index)
+            return await search.xmlrpc(request, index)
 
         return answer
 

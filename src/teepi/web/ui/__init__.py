@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from teepi.errors import TeepiError
     from teepi.live import Live
-    from teepi.overview import CachedProject, Overview
+    from teepi.overview import FoundProject, Overview
 
 SECURITY: Final = {
     "Content-Security-Policy": (
@@ -82,11 +82,11 @@ class UiHandlers:
     def __init__(
         self,
         overview: Callable[[], Awaitable[Overview]],
-        search: Callable[[str], Awaitable[tuple[Sequence[CachedProject], bool]]],
+        search: Callable[[BaseRequest, str], Awaitable[tuple[Sequence[FoundProject], bool]]],
         index: str,
         live: Live,
     ) -> None:
-        """Read templates and static files (blocking); ``search`` gives cached projects and whether there are more.
+        """Read templates and static files (blocking); ``search`` gives projects and whether there are more.
 
         ``index`` is the one that clients use.
         """
@@ -121,7 +121,7 @@ class UiHandlers:
                 headers={"Vary": "Accept"},
             )
         query = request.rel_url.query.get("q", "").strip()[:_LONGEST_QUERY]
-        found, is_cut = await self._search(query) if query else ((), False)
+        found, is_cut = await self._search(request, query) if query else ((), False)
         return self._page(
             "home.html",
             root="./",

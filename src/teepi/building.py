@@ -26,7 +26,7 @@ from packaging.version import InvalidVersion, Version
 from teepi.errors import BadInput, TeepiError
 from teepi.filenames import has_known_extension
 from teepi.index_client import Refused
-from teepi.resolving import pip_environment, pip_line
+from teepi.resolving import cause, pip_environment, pip_line
 from teepi.upload_form import read_form
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ from packaging.tags import sys_tags
 import json
 print(json.dumps([".".join(map(str, sys.version_info[:2])), sorted({str(tag) for tag in sys_tags()})]))
 """
-_OUTPUT_ENDS: Final = "[end of output]"  # around what a build said, in pip's own
-_LONGEST_REASON: Final = 300  # characters
 
 
 class Step(StrEnum):
@@ -133,17 +131,6 @@ def _fits(filename: str, wanted: Wanted, tags: AbstractSet[Tag]) -> bool:
         return project == wanted.project and version == Version(wanted.version or "") and bool(tags & wheel_tags)
     except (InvalidVersion, ValueError):  # no wheel, among others
         return False
-
-
-def cause(log: str) -> str:
-    """Return the line in what pip said of a build that tells most: the last one that the build itself said."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    ends = [place for place, line in enumerate(lines) if line == _OUTPUT_ENDS]
-    if ends and ends[0] > 0:
-        said = lines[ends[0] - 1]  # the first one is the innermost
-    else:
-        said = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "no reason given")
-    return said.removeprefix("ERROR: ")[:_LONGEST_REASON]
 
 
 class Builder:

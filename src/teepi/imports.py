@@ -33,6 +33,7 @@ _SETTINGS: Final = (
     *("mirror_whitelist", "mirror_whitelist_inheritance"),
     *("mirror_url", "mirror_web_url_fmt", "mirror_cache_expiry"),
 )
+_ACCESS: Final = {"acl_upload", "acl_toxresult_upload"}
 _USER_VALUES: Final = ("email", "title", "description")
 
 
@@ -104,9 +105,7 @@ async def send_all(client: IndexClient, items: Sequence[Item], done: Callable[[I
                 await sending.send(item)
                 done(item)
 
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(min(AT_A_TIME, len(batch))):
-                tasks.create_task(work())
+        await asyncio.gather(*(work() for _ in range(min(AT_A_TIME, len(batch)))))
     return sending.tally
 
 
@@ -165,7 +164,7 @@ class Made:
 def settings_for(index: str, contents: Contents, targets: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings of a new index for what was ``index`` on devpi.
 
-    Where they cannot be read: not volatile, above root/pypi. Bases are named as they are named here.
+    Where they cannot be read: not volatile, above root/pypi. Bases and the owner are named as they are here.
     """
     said = contents.indexes.get(index, {})
     if not said:
@@ -173,6 +172,9 @@ def settings_for(index: str, contents: Contents, targets: Mapping[str, str]) -> 
     settings = {key: said[key] for key in _SETTINGS if key in said}
     if "bases" in settings:
         settings["bases"] = [targets.get(base, base) for base in settings["bases"]]
+    before, after = index.partition("/")[0], targets[index].partition("/")[0]
+    for key in _ACCESS & set(settings):
+        settings[key] = [after if name == before else name for name in settings[key]]
     return settings
 
 

@@ -18,7 +18,7 @@ from yarl import URL
 from teepi import tls
 from teepi.errors import TeepiError
 from teepi.origins import basic
-from teepi.response import reason
+from teepi.response import nobody_answers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
@@ -197,8 +197,7 @@ class IndexClient:
             async with self._session.request(method, url, allow_redirects=False, **more) as answer:
                 yield answer
         except (aiohttp.ClientError, TimeoutError) as error:
-            why = reason(error) if str(error) else "no answer in time"
-            raise Refused(f"{self._server} does not answer as it should ({why}).") from None
+            raise Refused(nobody_answers(self._server, error)) from None
 
     async def _said(self, answer: aiohttp.ClientResponse) -> str:
         """Return a refusal in the server's words: the reason phrase (devpi), or a message in the body."""

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from teepi.wanted import Wanted
 
+_OUTPUT_ENDS: Final = "[end of output]"  # below what a build said, in what pip says
+_PACKAGE: Final = re.compile(r"^╰─> (\S+)$", re.MULTILINE)  # whose metadata could not be had
+_LONGEST_REASON: Final = 300  # characters
 _LOOK_SECONDS: Final = 30.0  # for whether there is such an index, which takes a moment
 _CODING: Final = re.compile(rb"(?:.*\n)?\s*#.*coding[:=]")  # PEP 263, as pip reads it
 _KEPT: Final = {"PIP_CERT", "PIP_CLIENT_CERT", "PIP_TIMEOUT", "PIP_DEFAULT_TIMEOUT", "PIP_RETRIES"}
@@ -96,7 +99,7 @@ async def check_index(there: ServedIndex) -> None:
     """Raise :class:`BadInput` when no teepi or no such index is there: pip would say that it has no file."""
     import aiohttp  # noqa: PLC0415
 
-    from teepi.response import reason  # noqa: PLC0415
+    from teepi.response import nobody_answers  # noqa: PLC0415
 
     base = there.base
     server = base.removesuffix("/").rpartition("/")[0].rpartition("/")[0] + "/"
@@ -108,10 +111,7 @@ async def check_index(there: ServedIndex) -> None:
         ):
             said = (await answer.read())[:2000].decode(errors="replace").strip()
     except (aiohttp.ClientError, TimeoutError) as error:
-        number = getattr(getattr(error, "os_error", None), "errno", None) or 0  # a resolver's are below 0
-        why = os.strerror(number) if number > 0 else reason(error) if str(error) else "no answer in time"
-        msg = f"No teepi answers at {server} ({why}); start it with 'teepi serve', or name its address with --url."
-        raise BadInput(msg) from None
+        raise BadInput(nobody_answers(server, error)) from None
     if said.startswith("There is no index"):
         msg = f"{said.rstrip('.')}; name one of them with --index."
         raise BadInput(msg)
@@ -153,6 +153,17 @@ def pip_line(interpreter: str | None, *words: str) -> list[str]:
     return [sys.executable, "-m", "pip", *other, *words]
 
 
+def cause(log: str) -> str:
+    """Return the line in what pip said of a build that tells most: the last one that the build itself said."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    ends = [place for place, line in enumerate(lines) if line == _OUTPUT_ENDS]
+    if ends and ends[0] > 0:
+        said = lines[ends[0] - 1]  # the first one is the innermost
+    else:
+        said = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "no reason given")
+    return said.removeprefix("ERROR: ")[:_LONGEST_REASON]
+
+
 def resolve(
     there: ServedIndex,
     requirements: Sequence[str],
@@ -177,6 +188,9 @@ def resolve(
         if ended.returncode != 0 or not report.exists():
             words = [text for text in ended.stderr.splitlines() if text.strip()]
             said = next((text for text in words if text.startswith("ERROR")), words[-1] if words else "no reason given")
+            if _OUTPUT_ENDS in ended.stderr:
+                package = _PACKAGE.search(ended.stderr)
+                said = f"the metadata of {package[1] if package else 'a package'} cannot be made: {cause(ended.stderr)}"
             if "No module named pip" in ended.stderr:
                 said = f"{sys.executable} has no pip; install it there"
             if said.startswith("ERROR: Exception"):  # and a traceback, at the end of which stands what it was

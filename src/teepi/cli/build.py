@@ -147,7 +147,8 @@ class _Job:
             try:
                 wanted = resolve(self._source, requirements, interpreter=interpreter.path, secrets=self._secrets)
             except BadInput as error:
-                hint = "" if self._through != self._index else f" ({_HINT.format(index=self._index)})"
+                is_missing = "No matching distribution" in error.message or "Could not find" in error.message
+                hint = f" ({_HINT.format(index=self._index)})" if is_missing and self._through == self._index else ""
                 raise BadInput(f"{error.message.rstrip('.')}{hint}.") from None
             tasks += [Task(interpreter, each) for each in wanted]
         return tasks
@@ -193,9 +194,7 @@ class _Job:
                             progress.remove_task(shown)
                             progress.advance(whole)
 
-                async with asyncio.TaskGroup() as workers:
-                    for _ in range(min(jobs, len(tasks))):
-                        workers.create_task(work())
+                await asyncio.gather(*(work() for _ in range(min(jobs, len(tasks)))))
         order = {task: place for place, task in enumerate(tasks)}
         return sorted(outcomes, key=lambda outcome: order[outcome.task])
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from packaging.tags import parse_tag
 
-from teepi.building import Interpreter, Step, Task, decide, group
+from teepi.building import Builder, Interpreter, Step, Task, decide, group
 from teepi.errors import BadInput
-from teepi.resolving import cause
+from teepi.resolving import ServedIndex, cause
 from teepi.wanted import Wanted
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TAGS = parse_tag("cp311-cp311-linux_x86_64") | parse_tag("py3-none-any")
 SDIST = Wanted("some-thing", "some_thing-1.0.tar.gz", None, "http://127.0.0.1/some_thing-1.0.tar.gz", "1.0")
@@ -76,3 +81,31 @@ def test_interpreter_knows_its_version_and_tags() -> None:
 def test_cause_is_the_last_line_that_the_build_said(log: str, said: str) -> None:
     """Not pip's summary, which names the package alone."""
     assert cause(log) == said
+
+
+class _Index:
+    """Stands for an index without a file of its own."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    async def own_files(self, _index: str, _project: str) -> list[Any]:
+        return []
+
+    async def download(self, _url: str, path: Path) -> None:
+        await asyncio.to_thread(path.touch)
+
+    async def upload(self, _index: str, _fields: Any, _path: Path, filename: str) -> bool:
+        self.sent.append(filename)
+        return True
+
+
+async def test_wheel_that_was_made_for_one_interpreter_serves_the_next(tmp_path: Path) -> None:
+    """It is not made again."""
+    index = _Index()
+    source = ServedIndex("http://127.0.0.1:1/admin/dev/", None)
+    builder = Builder(index, "admin/dev", source, tmp_path, (), takes_all=True, is_dry=False)  # type: ignore[arg-type]
+    interpreters = [Interpreter(version, version, TAGS) for version in ("3.11", "3.12")]
+    steps = [(await builder.do(Task(each, WHEEL))).step for each in interpreters]
+    assert steps == [Step.COPIED, Step.EXISTS]
+    assert index.sent == [WHEEL.filename]

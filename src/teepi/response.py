@@ -5,6 +5,7 @@ It belongs to ``upstream``, which asks; nothing is asked here.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -90,3 +91,10 @@ def reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL):
         return type(error).__name__  # their words hold the URL with its query, which may be a secret
     return " ".join(str(error).split()).rstrip(".")[:_LONGEST_REASON] or type(error).__name__
+
+
+def nobody_answers(server: str, error: Exception) -> str:
+    """Return the sentence of a command that could not reach the teepi at ``server``."""
+    number = getattr(getattr(error, "os_error", None), "errno", None) or 0  # a resolver's are below 0
+    why = os.strerror(number) if number > 0 else reason(error) if str(error) else "no answer in time"
+    return f"No teepi answers at {server} ({why}); start it with 'teepi serve', or name its address with --url."

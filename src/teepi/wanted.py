@@ -44,6 +44,8 @@ class Wanted:
     """Lower-case hex, when the list gives it."""
     url: str | None = None
     """Where it is, when the list was made through this very server."""
+    version: str | None = None
+    """As the metadata have it, when a resolver looked at them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ def read_report(text: str) -> list[Wanted]:
                 _last_segment(item["download_info"]["url"]),
                 item["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256"),
                 item["download_info"]["url"],
+                item["metadata"].get("version"),
             )
             for item in items
         ]

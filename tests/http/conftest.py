@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["clock"]
 
-_COMMANDS = ["teepi.cli", "teepi.operator_client"]
+_COMMANDS = ["teepi.cli", "teepi.operator_client", "teepi.building", "teepi.imports"]
 """Run in a thread of a test's, with an event loop that serves nobody."""
 
 

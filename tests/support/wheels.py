@@ -100,15 +100,19 @@ def sdist(
     requires_python: str | None = None,
     padding: int = 0,
     seed: int = 0,
+    backend: str = "",
 ) -> Distribution:
-    """Build an sdist (PEP 625) that an installer can build without network: its backend lies inside."""
+    """Build an sdist (PEP 625) that an installer can build without network: its backend lies inside.
+
+    ``backend`` is Python that is added to it.
+    """
     built = wheel(name, version, requires=requires, requires_python=requires_python)
     metadata = built.metadata
     stem = f"{name.replace('-', '_').replace('.', '_')}-{version}"
     members = {
         "PKG-INFO": metadata,
         "pyproject.toml": _PYPROJECT.encode(),
-        "handing_out.py": _BACKEND.encode(),
+        "handing_out.py": (_BACKEND + backend).encode(),
         built.filename: built.content,
         **({"padding.bin": noise(padding, seed)} if padding else {}),
     }

@@ -7,9 +7,10 @@ import re
 from functools import cache
 from pathlib import Path
 
+import click
 import pytest
 
-from teepi import config
+from teepi import cli, config
 from teepi.index_settings import BASES_KEYS, UPSTREAM_KEYS
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +94,33 @@ def test_readme_promises_are_kept_by_tests_that_exist() -> None:
 def test_readme_has_exactly_two_commands_to_begin_with() -> None:
     """One sets up and runs the proxy, one sets up and passes the tests."""
     assert len(re.findall(r"^python3 -m venv .*", README, re.MULTILINE)) == 2
+
+
+def test_page_for_devpi_users_names_commands_and_flags_that_there_are() -> None:
+    """Every ``teepi …`` on it, in a table, a sentence or a block, is one that click knows."""
+    page = (ROOT / "docs" / "coming-from-devpi.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("teepi ")]
+    lines += re.findall(r"`(teepi [^`]+)`", page)
+    named = set()
+    for line in lines:
+        words = line.replace("\n", " ").split()[1:]
+        command: click.Command = cli.teepi
+        while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+            named.add(words[0])
+            if command is cli.teepi and words[0] in _PROMISED_COMMANDS - set(cli.COMMANDS):
+                break
+            found = command.get_command(click.Context(command), words.pop(0))
+            assert found is not None, line
+            command = found
+        else:
+            flags = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
+            assert {word for word in words if word.startswith("-")} <= flags, line
+    assert {"build", "import", "dir", "devpi", "serve", "service"} <= named
+
+
+_PROMISED_COMMANDS = {"user", "token", "data"}
+"""Of private indexes; they are checked as soon as they are there."""
 
 
 def test_containerfile_sets_only_settings_that_there_are() -> None:

@@ -28,6 +28,8 @@ COMMANDS: Final = {
     "serve": ("serve", "Serve a package index."),
     "config": ("settings", "Write, show and check the configuration."),
     "prefetch": ("prefetch", "Fetch into the cache what requirements or a lock file need."),
+    "build": ("build", "Make wheels for what has none and upload them to an index."),
+    "import": ("imports", "Bring a folder of wheels, or a devpi-server's files, into private indexes."),
     "configure": ("configure", "Set up pip, uv, poetry, pipenv or pdm to use teepi, or take that back."),
     "doctor": ("doctor", "Find out what is wrong with teepi, its upstream, or the clients' settings."),
     "cache": ("cache", "Look at the cache, purge, prune, pin and verify it."),

@@ -7,29 +7,23 @@ knows them best; lock files need no resolving.
 from __future__ import annotations
 
 import asyncio
-import codecs
 import hashlib
-import os
-import re
-import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import click
 
-from teepi import tls
-from teepi.cli.console import effective, print_json, settings_options
-from teepi.clients.address import index_url, parse_server_url, server_url
+from teepi.cli.console import print_json
+from teepi.cli.remote import server_of, server_options
+from teepi.clients.address import index_url
 from teepi.errors import BadInput, TeepiError
-from teepi.origins import hide_user_info_in
+from teepi.resolving import ServedIndex, check_index, check_text, requirements_in, resolve
 from teepi.sizes import counted
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Sequence
 
     import aiohttp
@@ -39,9 +33,6 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = 256 << 10
 _JSON: Final = "application/vnd.pypi.simple.v1+json"
-_LOOK_SECONDS: Final = 30.0  # for whether there is such an index, which takes a moment
-_CODING: Final = re.compile(rb"(?:.*\n)?\s*#.*coding[:=]")  # PEP 263, as pip reads it
-_BOMS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 _SILENCE_SECONDS: Final = 120.0  # teepi itself gives up earlier; this is for what lies between
 
 
@@ -57,11 +48,10 @@ _SILENCE_SECONDS: Final = 120.0  # teepi itself gives up earlier; this is for wh
     help="Platform tag, manylinux_2_28_x86_64. (default: this machine's)",
 )
 @click.option("--index", default="root/pypi", metavar="USER/NAME", help="Index to fetch through. (default: root/pypi)")
-@click.option("--url", metavar="URL", help="Where teepi is. (default: the address in the settings)")
 @click.option("--jobs", type=click.IntRange(1, 64), default=8, metavar="N", help="Files at a time. (default: 8)")
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch nothing.")
 @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
-@settings_options("listen", "tls_cert", "tls_key")
+@server_options
 def command(
     names: Sequence[str],
     files: Sequence[str],
@@ -81,13 +71,8 @@ def command(
     """
     if not names and not files:
         raise click.UsageError("Nothing to fetch: give names, or files with -r.")
-    certificate = None
-    if url is not None:
-        server = parse_server_url(url)
-    else:
-        settings = effective(arguments).settings
-        server, certificate = server_url(settings.listen, settings.scheme), settings.tls_cert
-    there = _Index(index_url(server, index).removesuffix("+simple/"), certificate)
+    server = server_of(url, arguments)
+    there = ServedIndex(index_url(server.url, index).removesuffix("+simple/"), server.certificate)
     wanted = _wanted(there, names, files, python, platforms)
     if dry_run:
         _say_what(wanted, is_json=is_json)
@@ -100,32 +85,10 @@ def command(
 # What to fetch --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Index:
-    """An index of a teepi."""
-
-    base: str
-    """Its URL, ``/`` at its end."""
-    certificate: Path | None
-    """The teepi's own, where it is known."""
-
-    @property
-    def is_trusted(self) -> bool:
-        """Whether pip need not look at the certificate: there is none, or it was looked at before."""
-        return self.certificate is not None or self.base.startswith("http://")
-
-    def trust(self) -> ssl.SSLContext | bool:
-        """Return what aiohttp trusts there."""
-        return True if self.certificate is None else tls.trusting(self.certificate)
-
-
 def _wanted(
-    there: _Index, names: Sequence[str], files: Sequence[str], python: str | None, platforms: Sequence[str]
+    there: ServedIndex, names: Sequence[str], files: Sequence[str], python: str | None, platforms: Sequence[str]
 ) -> list[Wanted]:
-    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415 - only who fetches needs it
-    from packaging.utils import canonicalize_name  # noqa: PLC0415
-
-    from teepi.wanted import Target, project_of_wheel, read_lock  # noqa: PLC0415
+    from teepi.wanted import Target, read_lock  # noqa: PLC0415 - only who fetches needs it
 
     target = Target.of(python, platforms)
     wanted: dict[tuple[str, str | None], Wanted] = {}
@@ -140,105 +103,19 @@ def _wanted(
                 raise BadInput(msg) from None
             wanted |= {(each.filename, each.sha256): each for each in read_lock(text, name, target)}
         elif path.is_file():
-            _check_text(path)
+            check_text(path)
             requirements += ["-r", name]
         else:
             msg = f"{path} is not there; -r takes requirements.txt, uv.lock or pylock.toml."
             raise BadInput(msg)
-    for name in names:
-        said = repr(hide_user_info_in(name))
-        try:
-            requirement = Requirement(name)
-        except InvalidRequirement as error:
-            reason = str(error).splitlines()[0]
-            msg = f"{said} is no requirement ({reason}); write it as pip takes it, or give a file with -r."
-            raise BadInput(msg) from None
-        project = project_of_wheel(requirement.url or "")
-        if project not in {None, canonicalize_name(requirement.name)}:
-            msg = f"{said} is a wheel of another project; write {project!r} before the @."
-            raise BadInput(msg)
-        requirements.append(str(requirement))  # no flag for pip
+    requirements += requirements_in(names)
     if requirements:
-        asyncio.run(_check_index(there))
-        found = _resolve(there, requirements, python, platforms)
+        asyncio.run(check_index(there))
+        flags = ["--python-version", python] if python is not None else []
+        flags += [word for platform in platforms for word in ("--platform", platform)]
+        found = resolve(there, requirements, flags)
         wanted |= {(each.filename, each.sha256): each for each in found}
     return list(wanted.values())
-
-
-def _check_text(path: Path) -> None:
-    """Raise :class:`BadInput` for a file of requirements in an encoding that pip cannot know of."""
-    data = path.read_bytes()
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        if _CODING.match(data) is None and not data.startswith(_BOMS):
-            line = data.count(b"\n", 0, error.start) + 1
-            msg = f"{path}, line {line} is not UTF-8; save the file in that encoding."
-            raise BadInput(msg) from None
-
-
-async def _check_index(there: _Index) -> None:
-    """Raise :class:`BadInput` when no teepi or no such index is there: pip would say that it has no file."""
-    import aiohttp  # noqa: PLC0415
-
-    from teepi.response import reason  # noqa: PLC0415
-
-    base = there.base
-    server = base.removesuffix("/").rpartition("/")[0].rpartition("/")[0] + "/"
-    timeout = aiohttp.ClientTimeout(total=_LOOK_SECONDS)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"{base}+simple/-/", ssl=there.trust()) as answer,
-        ):
-            said = (await answer.read())[:2000].decode(errors="replace").strip()
-    except (aiohttp.ClientError, TimeoutError) as error:
-        number = getattr(getattr(error, "os_error", None), "errno", None) or 0  # a resolver's are below 0
-        why = os.strerror(number) if number > 0 else reason(error) if str(error) else "no answer in time"
-        msg = f"No teepi answers at {server} ({why}); start it with 'teepi serve', or name its address with --url."
-        raise BadInput(msg) from None
-    if said.startswith("There is no index"):
-        msg = f"{said.rstrip('.')}; name one of them with --index."
-        raise BadInput(msg)
-    if "is not the name of a project" not in said:  # which "-" is not
-        msg = f"Something else than teepi answers at {server}; name teepi's address with --url."
-        raise BadInput(msg)
-
-
-def _environment(host: str) -> dict[str, str]:
-    """Return the environment for pip, in which ``host`` is asked past any proxy, as all commands ask a teepi."""
-    others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    return {**os.environ, "no_proxy": others if others.strip() == "*" else f"{others},{host}".strip(",")}
-
-
-def _resolve(there: _Index, requirements: Sequence[str], python: str | None, platforms: Sequence[str]) -> list[Wanted]:
-    """Let pip resolve through teepi. Raises :class:`BadInput` with pip's own last words."""
-    base = there.base
-    from teepi.wanted import read_report  # noqa: PLC0415
-
-    with tempfile.TemporaryDirectory() as directory:
-        report = Path(directory, "report.json")
-        line = [sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "--no-input", "install"]
-        line += ["--quiet", "--dry-run", "--ignore-installed", "--no-cache-dir", "--report", str(report)]
-        line += ["--index-url", f"{base}+simple/"]
-        line += ["--trusted-host", urlsplit(base).netloc.rpartition("@")[2]] if there.is_trusted else []
-        if python is not None or platforms:
-            line += ["--only-binary=:all:", "--target", directory]
-            line += ["--python-version", python] if python is not None else []
-            line += [word for platform in platforms for word in ("--platform", platform)]
-        line += requirements
-        environ = _environment(urlsplit(base).hostname or "")
-        ended = subprocess.run(line, capture_output=True, text=True, errors="replace", check=False, env=environ)  # noqa: S603 - a list of ours
-        if ended.returncode != 0 or not report.exists():
-            words = [text for text in ended.stderr.splitlines() if text.strip()]
-            said = next((text for text in words if text.startswith("ERROR")), words[-1] if words else "no reason given")
-            if "No module named pip" in ended.stderr:
-                said = f"{sys.executable} has no pip; install it, or give a lock file with -r"
-            if said.startswith("ERROR: Exception"):  # and a traceback, at the end of which stands what it was
-                said = f"pip gave up ({words[-1].strip()})"
-            said = hide_user_info_in(said.removeprefix("ERROR: ").rstrip("."))
-            raise BadInput(f"The requirements cannot be resolved: {said}.")
-        return read_report(report.read_text(encoding="utf-8"))
 
 
 def _say_what(wanted: Sequence[Wanted], *, is_json: bool) -> None:
@@ -278,7 +155,7 @@ class _Result:
         )
 
 
-async def _fetch_all(there: _Index, wanted: Sequence[Wanted], jobs: int, *, is_quiet: bool) -> _Result:
+async def _fetch_all(there: ServedIndex, wanted: Sequence[Wanted], jobs: int, *, is_quiet: bool) -> _Result:
     import aiohttp  # noqa: PLC0415 - a third of a second that --help need not wait
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415

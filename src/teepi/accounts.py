@@ -145,6 +145,11 @@ class Accounts:
             return Asker(given.user)
         return Asker(given.user) if await self._is_password(given.user, given.secret, address) else ANYBODY
 
+    def logged_in(self, token: str) -> Asker:
+        """Return whose login token this is: a browser sends it alone. One that holds no more is nobody's."""
+        user = None if self._logins is None else self._logins.user(token, self._hash_of)
+        return ANYBODY if user is None else Asker(user)
+
     def _by_token(self, given: Given, identity: str) -> Asker:
         token = self.directory.tokens.get(identity)
         if token is None or given.user not in {token.user, "__token__", ""}:

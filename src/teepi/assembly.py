@@ -16,7 +16,7 @@ from teepi.files import Files
 from teepi.history import History
 from teepi.hot_entries import HotEntries
 from teepi.index_settings import IndexSettings
-from teepi.indexes import DEFAULT_INDEX, Indexes
+from teepi.indexes import Indexes
 from teepi.legacy import Legacy
 from teepi.lists import ProjectLists
 from teepi.loop_lag import LoopLag
@@ -39,7 +39,6 @@ from teepi.web.operator import OperatorHandlers
 from teepi.web.ops import OpsHandlers
 from teepi.web.send import Senders
 from teepi.web.simple import PageHandlers
-from teepi.web.ui import UiHandlers
 
 if TYPE_CHECKING:
     import contextlib
@@ -180,8 +179,8 @@ async def assemble(  # noqa: PLR0915 - one line for each service
     undo.push_async_callback(search.close)
     core_metadata.read_out = search.note_metadata
 
-    async def search_page(request: BaseRequest, words: str) -> tuple[Sequence[FoundProject], bool]:
-        return await overviews.search(words, await private.permitted(request, None))
+    async def search_page(request: BaseRequest, index: str | None, words: str) -> tuple[Sequence[FoundProject], bool]:
+        return await overviews.search(words, await private.permitted(request, index), each=index is None)
 
     senders = Senders(limits, metrics)
     undo.callback(senders.close)
@@ -237,7 +236,7 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         lists,
         await asyncio.to_thread(operator_channel.make_token, settings.data_dir),
     )
-    ui = await asyncio.to_thread(UiHandlers, overviews.now, search_page, DEFAULT_INDEX, live)
+    ui = await private.people(undo, store, search, search_page, overviews.now, read_metadata, core_metadata)
     app = App(
         PageHandlers(indexes, pages, lists, limits, hot),
         FileHandlers(indexes, files, core_metadata, senders, metrics, hot),

@@ -148,6 +148,18 @@ class CoreMetadata:
             msg = f"The core metadata of {wheel.filename} is not here yet; teepi goes on reading it. Try again."
             raise Unavailable(msg) from None
 
+    async def at_hand(self, wheel: FileRecord) -> bytes | None:
+        """Return the core metadata in ``wheel`` when it was read out before, or can be without asking upstream."""
+        stored = await self._in_thread(lambda: self._store.load(wheel.key))
+        if stored is not None:
+            return stored.content
+        opened = self._files.look(wheel)
+        if opened is None:
+            return None
+        is_cached = opened.outcome is Outcome.HIT
+        opened.close()
+        return (await self.get(wheel))[0].content if is_cached else None
+
     def place(self, wheel: FileRecord, stored: StoredMetadata) -> tuple[InFile, Callable[[], None]]:
         """Return where what was read out of ``wheel`` lies, and what notes its use."""
         return self._store.place(wheel.key, stored), partial(self._store.note_use, wheel.key)

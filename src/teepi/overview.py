@@ -139,9 +139,12 @@ class Overviews:
             samples=self._samples(),
         )
 
-    async def search(self, words: str, indexes: Sequence[str]) -> tuple[list[FoundProject], bool]:
-        """Return the projects of ``indexes`` with ``words``, and whether there are more than are returned."""
-        hits = await self._search.find([words], indexes, SHOWN_PROJECTS + 1, each=True)
+    async def search(self, words: str, indexes: Sequence[str], *, each: bool = True) -> tuple[list[FoundProject], bool]:
+        """Return the projects of ``indexes`` with ``words``, and whether there are more than are returned.
+
+        ``each`` as in :meth:`Search.find`.
+        """
+        hits = await self._search.find([words], indexes, SHOWN_PROJECTS + 1, each=each)
         found = []
         for hit in hits[:SHOWN_PROJECTS]:
             cached = self._search.cached(hit.index, hit.project)

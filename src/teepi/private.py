@@ -11,21 +11,28 @@ from typing import TYPE_CHECKING
 from teepi.accounts import Accounts
 from teepi.credentials import Credentials
 from teepi.data import Archive
+from teepi.descriptions import Descriptions
+from teepi.indexes import DEFAULT_INDEX
+from teepi.project_pages import ProjectPages
 from teepi.search_query import Project
 from teepi.stages import Stages
 from teepi.uploads import Uploads
 from teepi.versions import rank
 from teepi.web import answers
-from teepi.web.app import Private
+from teepi.web.app import Private, Ui
 from teepi.web.devpi import DevpiHandlers
 from teepi.web.gate import Gate
 from teepi.web.search import SearchHandlers
 from teepi.web.stages import StageHandlers
+from teepi.web.ui import IndexLine, UiHandlers
+from teepi.web.ui.manage import ManageUi
+from teepi.web.ui.projects import ProjectUi
+from teepi.web.ui.session import SessionHandlers
 from teepi.web.uploads import UploadHandlers
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from aiohttp.web_request import BaseRequest
 
@@ -33,10 +40,16 @@ if TYPE_CHECKING:
     from teepi.indexes import Indexes
     from teepi.limits import Limits
     from teepi.live import Live
+    from teepi.metadata import CoreMetadata
+    from teepi.model import FileRecord
+    from teepi.overview import FoundProject, Overview
     from teepi.pages import Pages
     from teepi.search import Search
+    from teepi.store import Store
     from teepi.tasks import TaskScope
     from teepi.web.send import Senders
+
+    Found = Callable[[BaseRequest, str | None, str], Awaitable[tuple[Sequence[FoundProject], bool]]]
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +64,7 @@ class PrivateIndexes:
     scope: TaskScope
     indexes: Indexes
     pages: Pages
+    archive: Archive
     accounts: Accounts
     stages: Stages
     uploads: Uploads
@@ -86,7 +100,7 @@ class PrivateIndexes:
         undo.callback(threads.shutdown)
         stages = Stages(archive, accounts, indexes, pages)
         uploads = Uploads(archive, threads, changed)
-        return cls(live, scope, indexes, pages, accounts, stages, uploads, Gate(accounts))
+        return cls(live, scope, indexes, pages, archive, accounts, stages, uploads, Gate(accounts))
 
     def handlers(self, senders: Senders, limits: Limits, search: Search) -> Private:
         """Return what answers requests."""
@@ -99,6 +113,50 @@ class PrivateIndexes:
             UploadHandlers(self.accounts, self.gate, self.stages, self.uploads, self.live),
             SearchHandlers(search, self.permitted),
         )
+
+    async def people(
+        self,
+        scope: contextlib.AsyncExitStack,
+        store: Store,
+        search: Search,
+        found: Found,
+        overview: Callable[[], Awaitable[Overview]],
+        read_metadata: Callable[[FileRecord], Awaitable[bytes]],
+        core_metadata: CoreMetadata,
+    ) -> Ui:
+        """Return the pages for people; ``found`` gives what some words find, in an index or in all of them."""
+
+        async def metadata(file: FileRecord) -> bytes | None:
+            """Return what is small or here: nobody's look at a page fetches a wheel."""
+            return await read_metadata(file) if file.metadata else await core_metadata.at_hand(file)
+
+        def is_cached(file: FileRecord) -> bool:
+            sha256 = store.sha256_of(file.key)
+            return sha256 is not None and store.shelves.path(sha256).is_file()
+
+        descriptions = Descriptions()
+        scope.callback(descriptions.close)
+        accounts, gate = self.accounts, self.gate
+        pages = ProjectPages(
+            *(self.archive, accounts, self.stages, self.indexes, self.pages, search, descriptions, metadata, is_cached)
+        )
+
+        async def readable(request: BaseRequest) -> Sequence[IndexLine]:
+            return [IndexLine(name, projects.what(name)) for name in await gate.readable(request)]
+
+        home = await asyncio.to_thread(
+            UiHandlers,
+            overview,
+            lambda request, words: found(request, None, words),
+            DEFAULT_INDEX,
+            self.live,
+            readable,
+            lambda: accounts.empty_root,
+        )
+        projects = ProjectUi(accounts, gate, pages, home.views, self.live, found)
+        session = SessionHandlers(accounts, gate, home.views, self.outside)
+        manage = ManageUi(accounts, gate, self.stages, self.uploads, home.views, self.live, session)
+        return Ui(home, projects, session, manage)
 
     def outside(self, request: BaseRequest) -> str:
         """Return the URL of this server as a client knows it, without a last slash."""

@@ -178,6 +178,10 @@ class Search:
         await self._follow([index])
         return sorted(project for each, project in self._cached if each == index)
 
+    async def described(self, index: str, projects: Sequence[str]) -> dict[str, Project]:
+        """Return by normalised name what core metadata, or who uploaded them, said of projects of ``index``."""
+        return {each.name: each for each in await self._on(lambda store: store.described(index, projects))}
+
     def cached(self, index: str, project: str) -> Cached:
         """Return what was in the cache of a project when that was last looked at."""
         return self._cached.get((index, project), Cached())

@@ -285,6 +285,18 @@ class SearchStore:
 
     # -- looking -------------------------------------------------------------------------------------
 
+    def described(self, index: str, names: Sequence[str]) -> list[Project]:
+        """Return what is known of projects of ``index``, normalised."""
+        query = """SELECT name, shown, summary, version, is_uploaded, is_cached FROM known
+            WHERE index_name = ? AND name IN (SELECT value FROM json_each(?))"""
+        values = index, json.dumps(list(names))
+        rows: list[tuple[str, str, str, str, int, int]] = []
+        rows = self._do(lambda connection: connection.execute(query, values).fetchall(), rows)
+        return [
+            Project(index, name, shown, summary, version, bool(is_uploaded), bool(is_cached), is_known=True)
+            for name, shown, summary, version, is_uploaded, is_cached in rows
+        ]
+
     def find(self, words: Sequence[str], indexes: Sequence[str], most: int, *, each: bool = False) -> list[Project]:
         """Return projects of ``indexes`` that have all ``words`` (of ``search_query.words_of``), the best first.
 

@@ -48,6 +48,8 @@ class StagePage:
     """Index and page, when a mirror below answers alone."""
     content: ProjectPage | None
     """Else what is shown; its links begin at the root of this server."""
+    added: tuple[str, Page] | None = None
+    """Index and page of the mirror, when it adds to what stages have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Stages:
         config = self._accounts.directory.index(index)
         return config if config is not None and config.is_stage else None
 
-    def _below(self, index: str) -> tuple[list[IndexConfig], list[str]]:
+    def below(self, index: str) -> tuple[list[IndexConfig], list[str]]:
         """Return the stages and the names of the mirrors that ``index`` is made of, each in their order."""
         stages, mirrors = [], []
         for name in self._accounts.directory.order(index):
@@ -94,7 +96,7 @@ class Stages:
 
         Raises :class:`NotFound` when no index that it is made of has it, and what the first mirror raises.
         """
-        stages, mirrors = self._below(index)
+        stages, mirrors = self.below(index)
         names = [stage.name for stage in stages]
 
         def read(connection: sqlite3.Connection) -> dict[str, list[StoredFile]]:
@@ -117,7 +119,8 @@ class Stages:
             documents.append(await self._rooted(mirror, page))
         document = merged(documents)
         links = [file["url"] for file in document["files"]]
-        return StagePage(freshness, None, ProjectPage(index, project, document, links, links))
+        added = None if found is None else (found[0], found[1])
+        return StagePage(freshness, None, ProjectPage(index, project, document, links, links), added)
 
     async def _from_mirrors(
         self, mirrors: Sequence[str], project: str, newer_than: float | None
@@ -139,16 +142,21 @@ class Stages:
         ]
         return {**content.document, "files": files}
 
+    def hidden(self, index: str, project: str) -> list[str]:
+        """Return the mirrors of ``index`` that are not asked for a ``project`` which one of its stages has."""
+        stages, mirrors = self.below(index)
+        return [] if _is_whitelisted(stages, project) else mirrors
+
     async def owner(self, index: str, project: str) -> str | None:
         """Return the first stage of ``index`` that has ``project``, None when it is a mirror's or nobody's."""
-        stages, _ = self._below(index)
+        stages, _ = self.below(index)
         names = [stage.name for stage in stages]
         having = await self._archive.database.read(lambda c: projects.owners(c, names, project))
         return next((name for name in names if name in having), None)
 
     async def names(self, index: str) -> tuple[list[str], list[str]]:
         """Return the projects of all stages that ``index`` is made of, sorted, and the names of its mirrors."""
-        stages, mirrors = self._below(index)
+        stages, mirrors = self.below(index)
         names = [stage.name for stage in stages]
         found = await self._archive.database.read(lambda c: projects.project_names(c, names))
         return sorted({project for each in found.values() for project in each}), mirrors
@@ -171,7 +179,7 @@ class Stages:
 
         Of each stage newest first. None is in the answer when no stage has any.
         """
-        stages, _ = self._below(index)
+        stages, _ = self.below(index)
         names = [stage.name for stage in stages] if with_bases else [index]
         key = None if version is None else version_key(version)
 

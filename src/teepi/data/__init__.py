@@ -8,7 +8,7 @@ from teepi.data.archive import Archive
 from teepi.data.blobs import Blobs, Incoming
 from teepi.data.database import Database
 from teepi.data.directory_lock import DirectoryLock
-from teepi.data.projects import StoredDocs, StoredFile, StoredResult, StoredVersion, Summary
+from teepi.data.projects import Registered, StoredDocs, StoredFile, StoredResult, StoredVersion, Summary
 
 __all__ = [
     "Archive",
@@ -16,6 +16,7 @@ __all__ = [
     "Database",
     "DirectoryLock",
     "Incoming",
+    "Registered",
     "StoredDocs",
     "StoredFile",
     "StoredResult",

@@ -104,6 +104,23 @@ class Summary:
     summary: str
 
 
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A version without its metadata, for a list."""
+
+    index: str
+    project: str
+    """Normalised."""
+    version_key: str
+    version: str
+    name: str
+    """As its makers spell it."""
+    summary: str
+    registered_at: float
+    """Seconds since the epoch."""
+    registered_by: str
+
+
 _FILE_FIELDS: Final = tuple(field.name for field in fields(StoredFile))
 _VERSION: Final = "SELECT index_name, project, version_key, version, fields, registered_at, registered_by FROM versions"
 _FILE_COLUMNS: Final = (
@@ -176,6 +193,17 @@ def summaries(connection: sqlite3.Connection, index: str | None, project: str | 
     return [Summary(*row) for row in rows]
 
 
+def registered(connection: sqlite3.Connection, index: str, names: Sequence[str]) -> list[Registered]:
+    """Return all versions of some projects of an index; metadata that are no text count as none."""
+    rows = connection.execute(
+        "SELECT index_name, project, version_key, version, coalesce(json_extract(fields, '$.name'), project), "
+        "coalesce(json_extract(fields, '$.summary'), ''), registered_at, registered_by FROM versions "
+        f"WHERE index_name = ? AND project IN ({_marks(names)})",
+        (index, *names),
+    )
+    return [Registered(*row) for row in rows]
+
+
 def files(connection: sqlite3.Connection, index: str, project: str, version_key: str | None = None) -> list[StoredFile]:
     """Return the files of a project, or of one version, in the order of their names."""
     return [
@@ -222,6 +250,18 @@ def results(connection: sqlite3.Connection, file_ids: Sequence[int]) -> list[Sto
         "SELECT id, file_id, posted_at, posted_by, content FROM results "
         f"WHERE file_id IN ({_marks(file_ids)}) ORDER BY id",
         tuple(file_ids),
+    )
+    return [StoredResult(*row) for row in rows]
+
+
+def latest_results(
+    connection: sqlite3.Connection, file_ids: Sequence[int], most: int, most_bytes: int
+) -> list[StoredResult]:
+    """Return what the last ``most`` test runs said of files, newest first; nothing of what is longer than that."""
+    rows = connection.execute(
+        "SELECT id, file_id, posted_at, posted_by, CASE WHEN length(content) <= ? THEN content ELSE '' END "
+        f"FROM results WHERE file_id IN ({_marks(file_ids)}) ORDER BY id DESC LIMIT ?",
+        (most_bytes, *file_ids, most),
     )
     return [StoredResult(*row) for row in rows]
 

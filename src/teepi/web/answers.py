@@ -68,6 +68,11 @@ def wants_json(request: BaseRequest) -> bool:
     return "application/json" in accept and "application/xhtml+xml" not in accept
 
 
+def is_browser(request: BaseRequest) -> bool:
+    """Say whether a person looks: no installer asks for XHTML, and all browsers do."""
+    return "application/xhtml+xml" in request.headers.get("Accept", "")
+
+
 def plain(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Answer sentences for people."""
     return web.Response(

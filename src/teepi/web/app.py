@@ -21,8 +21,9 @@ from teepi.index_settings import RESERVED_USERS
 from teepi.indexes import DEFAULT_INDEX
 from teepi.pages import Freshness
 from teepi.web import answers, guard
+from teepi.web.answers import is_browser
+from teepi.web.gate import FORMS
 from teepi.web.search import is_call
-from teepi.web.ui import is_browser
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from teepi.web.simple import PageHandlers
     from teepi.web.stages import StageHandlers
     from teepi.web.ui import UiHandlers
+    from teepi.web.ui.manage import ManageUi
+    from teepi.web.ui.projects import ProjectUi
+    from teepi.web.ui.session import SessionHandlers
     from teepi.web.uploads import UploadHandlers
 
     Handler = Callable[[BaseRequest, Mapping[str, str]], Awaitable[StreamResponse]]
@@ -71,6 +75,16 @@ class Private:
     search: SearchHandlers
 
 
+@dataclass(frozen=True, slots=True)
+class Ui:
+    """The pages for people."""
+
+    home: UiHandlers
+    projects: ProjectUi
+    session: SessionHandlers
+    manage: ManageUi
+
+
 class App:
     """Finds the handler of a request and answers its errors."""
 
@@ -80,7 +94,7 @@ class App:
         files: FileHandlers,
         legacy: LegacyHandlers,
         ops: OpsHandlers,
-        ui: UiHandlers,
+        ui: Ui,
         operator: OperatorHandlers,
         private: Private,
         metrics: Metrics,
@@ -91,12 +105,15 @@ class App:
         """Build the tables."""
         self._metrics = metrics
         self._live = live
-        self._ui = ui
+        self._ui = ui.home
+        home, people, session, manage = ui.home, ui.projects, ui.session, ui.manage
         self._gate = private.gate
         devpi, stages, uploads, search = private.devpi, private.stages, private.uploads, private.search
         self._writes: list[tuple[str, re.Pattern[str], Handler]] = [
             ("POST", re.compile(r"/\+operator/(?P<call>[a-z]+)"), lambda r, m: operator.over_tcp(r, m["call"])),
             ("POST", re.compile(r"/\+login/?"), lambda r, _: devpi.login(r)),
+            ("POST", re.compile(r"/\+session"), lambda r, _: session.post(r)),
+            ("POST", re.compile(r"/\+manage/(?P<what>[a-z]+)"), lambda r, m: manage.do(r, m["what"])),
             ("PUT", re.compile(_USER), lambda r, m: devpi.create_user(r, m["user"])),
             ("PATCH", re.compile(_USER), lambda r, m: devpi.modify_user(r, m["user"])),
             ("DELETE", re.compile(_USER), lambda r, m: devpi.delete_user(r, m["user"])),
@@ -163,16 +180,20 @@ class App:
                 (r"/\+status", lambda r, _: ops.status(r)),
                 (r"/readyz", lambda r, _: ops.ready(r)),
                 (r"/metrics", lambda r, _: ops.metrics(r)),
-                (r"/\+live", lambda r, _: ui.live(r)),
+                (r"/\+live", lambda r, _: home.live(r)),
+                (r"/\+session", lambda r, _: session.form(r)),
+                (r"/\+manage/(?P<what>[a-z]+)", lambda r, m: manage.show(r, m["what"])),
                 (r"/\+search", lambda r, _: search.json(r)),
-                (r"/\+static/(?P<file>[^/]+)", lambda r, m: ui.static(r, m["file"])),
-                (r"/", lambda r, _: devpi.users(r) if answers.wants_json(r) else ui.home(r)),
-                (_USER, lambda r, m: devpi.user(r, m["user"])),
-                (_INDEX + "(?P<slash>/?)", self._index(pages, devpi)),
-                (_PROJECT + "(?P<slash>/?)", self._below(pages, stages)),
+                (r"/\+static/(?P<file>[^/]+)", lambda r, m: home.static(r, m["file"])),
+                (r"/", lambda r, _: devpi.users(r) if answers.wants_json(r) else home.home(r)),
+                (_USER, lambda r, m: (people if is_browser(r) else devpi).user(r, m["user"])),
+                (_INDEX + "(?P<slash>/?)", self._index(pages, devpi, people)),
+                (_PROJECT + "(?P<slash>/?)", self._below(pages, stages, people)),
                 (
                     _PROJECT + r"/(?P<version>(?!\+)[^/]+)/?",
-                    lambda r, m: stages.versions(r, m["index"], m["name"], m["version"]),
+                    lambda r, m: (people.project if is_browser(r) else stages.versions)(
+                        r, m["index"], m["name"], m["version"]
+                    ),
                 ),
             )
         ]
@@ -217,25 +238,30 @@ class App:
 
         return answer
 
-    def _index(self, pages: PageHandlers, devpi: DevpiHandlers) -> Handler:
-        """``/{user}/{index}/`` by Accept: JSON for devpi's clients, else what installers want."""
+    @staticmethod
+    def _index(pages: PageHandlers, devpi: DevpiHandlers, people: ProjectUi) -> Handler:
+        """``/{user}/{index}/`` by Accept: JSON for devpi's clients, a page for people, else what installers want."""
 
         def answer(request: BaseRequest, match: Mapping[str, str]) -> Awaitable[StreamResponse]:
             if answers.wants_json(request):
                 return devpi.index(request, match["index"])
             if not match["slash"]:
                 return _add_slash(request, match["index"].rpartition("/")[2])
+            if is_browser(request):
+                return people.index(request, match["index"])
             return pages.project_list(request, match["index"])
 
         return answer
 
-    def _below(self, pages: PageHandlers, stages: StageHandlers) -> Handler:
+    def _below(self, pages: PageHandlers, stages: StageHandlers, people: ProjectUi) -> Handler:
         """``/{user}/{index}/{project}/`` by Accept, as :meth:`_index`."""
         project = self._project(pages, stages)
 
         def answer(request: BaseRequest, match: Mapping[str, str]) -> Awaitable[StreamResponse]:
             if answers.wants_json(request):
                 return stages.versions(request, match["index"], match["name"])
+            if is_browser(request):
+                return people.project(request, match["index"], match["name"], slash=bool(match["slash"]))
             return project(request, match)
 
         return answer
@@ -275,7 +301,7 @@ class App:
             if request.transport is not None:
                 request.transport.abort()
             raise ConnectionResetError(error.message)
-        if is_browser(request) and request.method == "GET":
+        if is_browser(request) and (request.method == "GET" or request.raw_path.startswith(FORMS)):
             response = self._ui.error(request, error)
         elif answers.wants_json(request):
             response = answers.devpi_error(error)

@@ -10,6 +10,7 @@ from aiohttp import web
 from teepi.directory import ANYBODY, Asker
 from teepi.errors import Forbidden, Unauthorized
 from teepi.principals import given as given_by
+from teepi.web import answers
 from teepi.web.hot import PRIVATE
 
 if TYPE_CHECKING:
@@ -21,6 +22,23 @@ if TYPE_CHECKING:
 
 ASKER: Final = web.RequestKey("asker", Asker)
 """Who makes the request, once that was asked."""
+
+COOKIE: Final = "teepi-session"
+"""Holds a browser's login token."""
+FORMS: Final = ("/+session", "/+manage/")
+"""Where the forms of our own pages go."""
+
+
+def _session(request: BaseRequest) -> str | None:
+    """Return what a browser's cookie says, of a request that one of our own pages can lead to.
+
+    A form has to say which page it is of (RFC 6454, 7.3): that it is ours, ``guard`` has seen. No client of the API
+    acts by a cookie, so that no page of anybody else makes a browser act as one.
+    """
+    is_form = request.method == "POST" and request.raw_path.startswith(FORMS) and "Origin" in request.headers
+    if not (is_form or (request.method in {"GET", "HEAD"} and answers.is_browser(request))):
+        return None
+    return request.cookies.get(COOKIE)
 
 
 class Gate:
@@ -38,8 +56,13 @@ class Gate:
         known: Asker | None = request.get(ASKER)
         if known is not None:
             return known
-        given = given_by(request.headers.get("Authorization"), request.headers.get("X-Devpi-Auth"))
-        asker = ANYBODY if given is None else await self._accounts.asker(given, request.remote or "")
+        headers = request.headers
+        given = given_by(headers.get("Authorization"), headers.get("X-Devpi-Auth"))
+        session = _session(request)
+        if given is not None:
+            asker = await self._accounts.asker(given, request.remote or "")
+        else:
+            asker = ANYBODY if session is None else self._accounts.logged_in(session)
         request[ASKER] = asker
         return asker
 

@@ -86,6 +86,8 @@ def read_wish(block: bytes) -> Wish | None:
         return None
     if wants_fresh(fields.pop("cache-control", None)) or fields:
         return None
+    if accept is not None and "application/xhtml+xml" in accept:  # a browser: another page has the same URL
+        return None
     form = choose_page_format(accept)
     return None if form is None else Wish(wish_key(form, choose_coding(encoding)), agent)
 

@@ -6,21 +6,18 @@ ours is escaped by the templates.
 
 from __future__ import annotations
 
-import datetime as dt
-import hashlib
 import time
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
-import jinja2
 from aiohttp import web
 
 from teepi import __version__
-from teepi.errors import NotFound
-from teepi.sizes import said
+from teepi.errors import NotFound, Unauthorized
 from teepi.web import answers
+from teepi.web.answers import is_browser
 from teepi.web.ui.plot import plot
+from teepi.web.ui.view import SECURITY, ClientLine, Views, client_lines
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -31,49 +28,22 @@ if TYPE_CHECKING:
     from teepi.live import Live
     from teepi.overview import FoundProject, Overview
 
-SECURITY: Final = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    # no-referrer would make browsers send "Origin: null" with the forms of our own pages (Fetch, 3.2).
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Vary": "Accept",
-}
+__all__ = ["SECURITY", "ClientLine", "IndexLine", "UiHandlers", "client_lines", "is_browser"]
 
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _LONGEST_QUERY: Final = 200
-_DAY: Final = 86400
+_HEADINGS: Final = {NotFound.status: "There is no page here", Unauthorized.status: "Log in"}
+FORM: Final = 'FormBased realm="teepi"'
+"""The challenge of a page with a form (RFC 9110, 11.6.1)."""
 
 
 @dataclass(frozen=True, slots=True)
-class ClientLine:
-    """What one client needs, to be pasted into a shell."""
+class IndexLine:
+    """An index on the page at ``/``."""
 
     name: str
-    line: str
-
-
-def client_lines(base: str, index: str) -> list[ClientLine]:
-    """Return a line for each client; ``base`` is ``scheme://host:port`` and what may stand before the index."""
-    simple = f"{base}/{index}/+simple/"
-    host = base.partition("//")[2].partition("/")[0]
-    name = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
-    trusted = f" PIP_TRUSTED_HOST={name}" if base.startswith("http:") else ""
-    return [
-        ClientLine("pip", f"export PIP_INDEX_URL={simple}{trusted}"),
-        ClientLine("uv", f"export UV_DEFAULT_INDEX={simple}"),
-        ClientLine("pipenv", f"export PIPENV_PYPI_MIRROR={simple.rstrip('/')}"),
-        ClientLine("poetry", f"poetry source add --priority=primary teepi {simple}"),
-        ClientLine("pdm", f"export PDM_PYPI_URL={simple}"),
-    ]
-
-
-def is_browser(request: BaseRequest) -> bool:
-    """Say whether a person looks: no installer asks for XHTML, and all browsers do."""
-    return "application/xhtml+xml" in request.headers.get("Accept", "")
+    what: str
+    """Its title, or what it is made of."""
 
 
 class UiHandlers:
@@ -85,30 +55,21 @@ class UiHandlers:
         search: Callable[[BaseRequest, str], Awaitable[tuple[Sequence[FoundProject], bool]]],
         index: str,
         live: Live,
+        readable: Callable[[BaseRequest], Awaitable[Sequence[IndexLine]]] | None = None,
+        is_open: Callable[[], bool] = lambda: False,
     ) -> None:
         """Read templates and static files (blocking); ``search`` gives projects and whether there are more.
 
-        ``index`` is the one that clients use.
+        ``index`` is the one that clients use; ``readable`` gives those that whoever asks may read, and ``is_open`` says
+        whether anybody can log in as root.
         """
         self._overview = overview
         self._search = search
         self._index = index
         self._live = live
-        self._files = {entry.name: entry.read_bytes() for entry in (resources.files(__package__) / "static").iterdir()}
-        digest = hashlib.sha256(b"".join(self._files[name] for name in sorted(self._files)))
-        templates = jinja2.Environment(
-            loader=jinja2.PackageLoader(__package__, "templates"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        templates.filters |= {
-            "size": said, "percent": _percent, "number": _number, "duration": _duration, "iso": _iso,
-        }  # fmt: skip
-        templates.globals |= {"version": __version__, "assets": digest.hexdigest()[:12]}
-        self._templates = {name: templates.get_template(name) for name in templates.list_templates(["html"])}
+        self._readable = readable
+        self._is_open = is_open
+        self.views = Views()
 
     async def home(self, request: BaseRequest) -> web.StreamResponse:
         """``/``: for a browser the page, for everybody else a few lines of text."""
@@ -122,9 +83,11 @@ class UiHandlers:
             )
         query = request.rel_url.query.get("q", "").strip()[:_LONGEST_QUERY]
         found, is_cut = await self._search(request, query) if query else ((), False)
-        return self._page(
+        return self.views.page(
             "home.html",
-            root="./",
+            request=request,
+            indexes=() if self._readable is None else await self._readable(request),
+            is_open=self._is_open(),
             **await self._view(),
             query=query,
             found=found,
@@ -134,14 +97,14 @@ class UiHandlers:
 
     async def live(self, request: BaseRequest) -> web.StreamResponse:  # noqa: ARG002 - a handler
         """``/+live``: the part of the page that changes, which the page's script asks for."""
-        return self._page("live.html", **await self._view())
+        return self.views.page("live.html", **await self._view())
 
     async def static(self, request: BaseRequest, name: str) -> web.StreamResponse:  # noqa: ARG002 - a handler
         """``/+static/NAME``: what the pages need; the query is its version, so that it may be kept for good."""
-        if name not in self._files:
+        if name not in self.views.files:
             raise NotFound("There is no such file here.")
         return web.Response(
-            body=self._files[name],
+            body=self.views.files[name],
             content_type=_TYPES[name.rpartition(".")[2]],
             charset="utf-8",
             headers={"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"},
@@ -149,44 +112,21 @@ class UiHandlers:
 
     def error(self, request: BaseRequest, problem: TeepiError) -> web.Response:
         """Return the page for an error that a person has met."""
-        path = request.raw_path.partition("?")[0]
-        depth = max(0, path.count("/") - 1)
-        page = self._page(
+        page = self.views.page(
             "error.html",
+            request=request,
             status=problem.status,
-            root="../" * depth or "./",
-            heading="There is no page here" if problem.status == NotFound.status else "This did not work",
+            heading=_HEADINGS.get(problem.status, "This did not work"),
             message=problem.message,
+            next=request.raw_path.partition("?")[0].lstrip("/") if request.method == "GET" else "",
             clients=client_lines(answers.outside(request, self._live.settings), self._index),
         )
         page.headers.update(answers.error_headers(problem))
+        if isinstance(problem, Unauthorized):
+            page.headers["WWW-Authenticate"] = FORM  # Basic would open the browser's own dialog above the page
         return page
 
     async def _view(self) -> dict[str, Any]:
         """Return what ``live.html`` shows."""
         overview = await self._overview()
         return {"view": overview, "plot": plot(overview.samples, time.time())}
-
-    def _page(self, template: str, *, status: int = 200, **values: Any) -> web.Response:  # noqa: ANN401 - for Jinja
-        text = self._templates[template].render(status=status, **values)
-        headers = {**SECURITY, "Cache-Control": "no-store"}
-        return web.Response(status=status, text=text, content_type="text/html", headers=headers)
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share * 100:.0f} %"
-
-
-def _number(number: int) -> str:
-    return f"{number:,}".replace(",", "\u202f")  # a narrow space, as in SI
-
-
-def _duration(seconds: float) -> str:
-    for length, unit in ((_DAY, "d"), (3600, "h"), (60, "min")):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.0f} s"
-
-
-def _iso(moment: float) -> str:
-    return dt.datetime.fromtimestamp(moment, dt.UTC).isoformat(timespec="seconds")

@@ -29,15 +29,14 @@ _BELOW: Final = 2  # headings of the page itself
 _HEADING: Final = re.compile(r"<(/?)h([1-6])\b")
 _TAGS: Final = (
     "a abbr b blockquote br caption cite code col colgroup dd del details div dl dt em figcaption figure "
-    "h1 h2 h3 h4 h5 h6 hr i img kbd li ol p pre s span strong sub summary sup table tbody td th thead tr tt ul "
+    "h1 h2 h3 h4 h5 h6 hr i kbd li ol p pre s span strong sub summary sup table tbody td th thead tr tt ul "
     "var"
 )
-# No class and no id: neither our styles nor our script are theirs. An image has its words alone: what it shows lies
+# No class and no id: neither our styles nor our script are theirs. Of an image there are its words alone: it lies
 # elsewhere, and whoever has it there would learn who reads this.
 _ATTRIBUTES: Final = {
     "a": {"href", "title"},
     "abbr": {"title"},
-    "img": {"alt"},
     "ol": {"start"},
     "td": {"align", "colspan", "rowspan"},
     "th": {"align", "colspan", "rowspan"},
@@ -53,9 +52,14 @@ class Descriptions:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="descriptions")
         self._kept: OrderedDict[str, Future[str | None]] = OrderedDict()
 
-    def close(self) -> None:
+    def close(self, *, wait: bool = False) -> None:
         """End the threads, when nobody asks any more."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=wait, cancel_futures=not wait)
+
+    @property
+    def running(self) -> int:
+        """How many are being rendered."""
+        return sum(not each.done() for each in self._kept.values())
 
     async def html(self, text: str, content_type: str) -> str | None:
         """Return a description as HTML; None when it is to be shown as text."""
@@ -65,7 +69,7 @@ class Descriptions:
         key = hashlib.sha256(f"{kind}\n{text}".encode("utf-8", "replace")).hexdigest()
         running = self._kept.get(key)
         if running is None:
-            if sum(not each.done() for each in self._kept.values()) >= _THREADS:
+            if self.running >= _THREADS:
                 return None  # rather than to wait behind others
             running = self._kept[key] = self._threads.submit(rendered, text, kind)
             while len(self._kept) > _KEPT and next(iter(self._kept.values())).done():
@@ -105,9 +109,13 @@ def _rendered(text: str, kind: str) -> str | None:
 def sanitised(html: str) -> str:
     """Return HTML with nothing in it that acts, loads or looks like a part of our page; headings below ours."""
     import nh3  # noqa: PLC0415 - the same
+    from selectolax.lexbor import LexborHTMLParser  # noqa: PLC0415 - the same
 
+    tree = LexborHTMLParser(html)
+    for image in tree.css("img"):
+        image.replace_with(image.attributes.get("alt") or "")
     clean = nh3.clean(
-        html,
+        tree.html or "",
         tags=set(_TAGS.split()),
         attributes=_ATTRIBUTES,
         url_schemes={"http", "https", "mailto"},

@@ -243,13 +243,13 @@ class ProjectPages:
         if stage is None:
             self._accounts.directory.require(index)
             page, _ = await self._indexes.page(self._indexes.require(index), project)
-            mirror = index, await self._pages.shown(page)
+            mirror = index, (await self._pages.whole(page)).content
         else:
             owned = await self._owned(index, project)
             try:
                 found = await self._stages.page(index, project)
                 below = found.mirror or found.added
-                mirror = None if below is None else (below[0], await self._pages.shown(below[1]))
+                mirror = None if below is None else (below[0], (await self._pages.whole(below[1])).content)
                 if owned and found.mirror is None and found.added is None:
                     hidden = self._stages.hidden(index, project)
             except NotFound:

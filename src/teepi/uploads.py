@@ -6,6 +6,7 @@ it leaves nothing. Who may is asked of ``directory`` by those who call.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
@@ -78,6 +79,10 @@ class Uploads:
             await in_executor(self._threads, incoming.write, data)
         except OSError as error:
             raise disk_failed(error) from error
+
+    async def end(self, incoming: Incoming) -> None:
+        """Let go of what arrived, kept or not; also when whoever calls is cancelled."""
+        await asyncio.shield(in_executor(self._threads, incoming.abort))
 
     # -- files ---------------------------------------------------------------------------------------
 

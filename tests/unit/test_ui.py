@@ -47,8 +47,12 @@ def request(path: str = "/", accept: str = BROWSER, host: str = "box.example:314
     """Return what a handler reads of a request."""
     headers = CIMultiDictProxy(CIMultiDict({"Accept": accept, "Host": host}))
     return cast(
-        "BaseRequest", SimpleNamespace(headers=headers, raw_path=path, rel_url=URL(path, encoded=True), scheme="http")
-    )
+        "BaseRequest",
+        SimpleNamespace(
+            headers=headers, raw_path=path, rel_url=URL(path, encoded=True), scheme="http", method="GET",
+            get=lambda _: None,
+        ),
+    )  # fmt: skip
 
 
 def handlers(overview: Overview = EMPTY, found: Sequence[FoundProject] = ()) -> UiHandlers:

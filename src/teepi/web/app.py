@@ -317,6 +317,8 @@ class App:
     async def _dispatch(self, request: BaseRequest) -> StreamResponse:
         path, _ = decode_target(request.raw_path)
         guard.check(request, self._live.settings)
+        if request.method == "POST" and path.startswith(FORMS):
+            guard.check_form(request, answers.outside(request, self._live.settings))
         for method, pattern, handler in self._writes:
             if request.method == method and (match := pattern.fullmatch(path)) is not None:
                 return await handler(request, match.groupdict())

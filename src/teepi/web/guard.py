@@ -55,6 +55,27 @@ def check(request: BaseRequest, settings: Settings) -> None:
         raise RefusedWrite("This write comes from a web page of another site; use teepi's own page or a client.")
 
 
+def check_form(request: BaseRequest, base: str) -> None:
+    """Let a form pass that is of a page below ``base`` itself, or of no page at all. Raises :class:`RefusedWrite`.
+
+    The cookie that such a form acts by goes to every port and to every name below this server's (RFC 6265, 8.5; sites
+    have no ports), which others may have: more is asked of it than of a write that brings its own credentials.
+    """
+    origins = request.headers.getall("Origin", ())
+    told = request.headers.getall("Sec-Fetch-Site", ())  # W3C Fetch Metadata; told by the browser itself
+    if not origins and not told:
+        return
+    if told:
+        is_ours = list(told) == ["same-origin"]
+    else:
+        host = _place(_HOST, request.headers.getall("Host", ()))
+        own = urlsplit(base)
+        origin = f"{own.scheme}://{own.netloc}"
+        is_ours = (host is not None and _is_own(origins, host, ())) or list(origins) == [origin]
+    if not is_ours:
+        raise RefusedWrite("This form was sent by a page that is not of this server; use teepi's own page.")
+
+
 def _names(settings: Settings) -> tuple[str, ...]:
     if settings.outside_url is None:
         return settings.allowed_hosts

@@ -248,7 +248,7 @@ class ManageUi:
                 raise BadUpload("Choose a file first: a wheel or an sdist.")
             kept = await self._uploads.file(asker, config, form.filename, incoming, {})
         finally:
-            incoming.abort()
+            await self._uploads.end(incoming)
         return see_other(path(f"{config.name}/{kept.file.project}/"), _ROOT)
 
 

@@ -119,7 +119,7 @@ class ProjectUi:
         base = answers.outside(request, self._live.settings)
         shown = self._accounts.shown(name)
         is_stage = shown["type"] == "stage"
-        return self._views.page(
+        return await self._views.large_page(
             "index.html",
             request=request,
             index=name,
@@ -153,6 +153,7 @@ class ProjectUi:
         self, request: BaseRequest, index: str, name: str, version: str | None = None, *, slash: bool = True
     ) -> web.StreamResponse:
         """``/{user}/{index}/{project}/`` with the newest version, or ``…/{version}``."""
+        self._accounts.directory.require(index)
         if not _PROJECT.fullmatch(name):
             raise NotFound(f"{name[:100]!r} is not the name of a project.")
         project = canonicalize_name(name)
@@ -163,7 +164,7 @@ class ProjectUi:
         found = await self._pages.project(index, project, version)
         config = self._accounts.directory.index(index)
         base = answers.outside(request, self._live.settings)
-        return self._views.page(
+        return await self._views.large_page(
             "project.html",
             request=request,
             view=found,

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from teepi import __version__
 from teepi.sizes import said
+from teepi.tasks import in_thread
 from teepi.web.gate import ASKER
 
 if TYPE_CHECKING:
@@ -101,9 +102,17 @@ class Views:
         **values: Any,  # noqa: ANN401 - for Jinja
     ) -> web.Response:
         """Return a page; with ``request`` it says who is logged in, and how to log in and come back."""
-        text = self.text(template, request=request, status=status, **values)
-        headers = {**SECURITY, "Cache-Control": "no-store"}
-        return web.Response(status=status, text=text, content_type="text/html", headers=headers)
+        return _response(self.text(template, request=request, status=status, **values), status)
+
+    async def large_page(
+        self,
+        template: str,
+        *,
+        request: BaseRequest,
+        **values: Any,  # noqa: ANN401 - for Jinja
+    ) -> web.Response:
+        """Return a page of many lines, rendered in a thread; see :meth:`page`."""
+        return _response(await in_thread(lambda: self.text(template, request=request, status=200, **values)), 200)
 
     def text(self, template: str, *, request: BaseRequest | None, status: int, **values: Any) -> str:  # noqa: ANN401
         """Render a template."""
@@ -115,6 +124,11 @@ class Views:
             asker = request.get(ASKER)
             user = None if asker is None else asker.user
         return self._templates[template].render(**{"status": status, "here": here, "user": user} | values)
+
+
+def _response(text: str, status: int) -> web.Response:
+    headers = {**SECURITY, "Cache-Control": "no-store"}
+    return web.Response(status=status, text=text, content_type="text/html", headers=headers)
 
 
 def root_of(raw_path: str) -> str:

@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from teepi import logs
-from teepi.errors import BadRequest, MethodNotAllowed, NotFound, TeepiError, Unavailable
+from teepi.errors import BadRequest, MethodNotAllowed, NotFound, TeepiError, Unauthorized, Unavailable
 from teepi.files import Outcome
 from teepi.http_semantics import decode_target, shown_target
 from teepi.index_settings import RESERVED_USERS
@@ -281,7 +281,7 @@ class App:
             response = answers.devpi_error(error)
         else:
             response = answers.error(error)
-        if request.method not in _METHODS:
+        if request.method not in _METHODS and not isinstance(error, Unauthorized):  # devpi's client looks for that word
             answers.say_reason(response, error.message)
         response.headers["X-Request-ID"] = request_id  # what stands in the log; whoever complains can name it
         if isinstance(error, BadRequest):

@@ -95,7 +95,7 @@ class App:
         self._gate = private.gate
         devpi, stages, uploads, search = private.devpi, private.stages, private.uploads, private.search
         self._writes: list[tuple[str, re.Pattern[str], Handler]] = [
-            ("POST", re.compile(r"/\+operator/(?P<call>[a-z]+)"), lambda r, m: operator.over_tcp(r, m["call"])),
+            ("POST", re.compile(r"/\+operator/(?P<call>[a-z-]+)"), lambda r, m: operator.over_tcp(r, m["call"])),
             ("POST", re.compile(r"/\+login/?"), lambda r, _: devpi.login(r)),
             ("PUT", re.compile(_USER), lambda r, m: devpi.create_user(r, m["user"])),
             ("PATCH", re.compile(_USER), lambda r, m: devpi.modify_user(r, m["user"])),

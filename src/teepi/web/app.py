@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from teepi import logs
-from teepi.errors import BadRequest, MethodNotAllowed, NotFound, TeepiError, Unavailable
+from teepi.errors import BadRequest, MethodNotAllowed, NotFound, TeepiError, Unauthorized, Unavailable
 from teepi.files import Outcome
 from teepi.http_semantics import decode_target, shown_target
 from teepi.index_settings import RESERVED_USERS
@@ -110,7 +110,7 @@ class App:
         self._gate = private.gate
         devpi, stages, uploads, search = private.devpi, private.stages, private.uploads, private.search
         self._writes: list[tuple[str, re.Pattern[str], Handler]] = [
-            ("POST", re.compile(r"/\+operator/(?P<call>[a-z]+)"), lambda r, m: operator.over_tcp(r, m["call"])),
+            ("POST", re.compile(r"/\+operator/(?P<call>[a-z-]+)"), lambda r, m: operator.over_tcp(r, m["call"])),
             ("POST", re.compile(r"/\+login/?"), lambda r, _: devpi.login(r)),
             ("POST", re.compile(r"/\+session"), lambda r, _: session.post(r)),
             ("POST", re.compile(r"/\+manage/(?P<what>[a-z]+)"), lambda r, m: manage.do(r, m["what"])),
@@ -186,7 +186,7 @@ class App:
                 (r"/\+search", lambda r, _: search.json(r)),
                 (r"/\+static/(?P<file>[^/]+)", lambda r, m: home.static(r, m["file"])),
                 (r"/", lambda r, _: devpi.users(r) if answers.wants_json(r) else home.home(r)),
-                (_USER, lambda r, m: (people if is_browser(r) else devpi).user(r, m["user"])),
+                (_USER, self._user(devpi, people)),
                 (_INDEX + "(?P<slash>/?)", self._index(pages, devpi, people)),
                 (_PROJECT + "(?P<slash>/?)", self._below(pages, stages, people)),
                 (
@@ -235,6 +235,17 @@ class App:
         def answer(request: BaseRequest, match: Mapping[str, str]) -> Awaitable[StreamResponse]:
             handler = stages.file if stages.is_stage(match["index"]) else files.by_digest
             return handler(request, match["index"], match["prefix"], match["file"])
+
+        return answer
+
+    @staticmethod
+    def _user(devpi: DevpiHandlers, people: ProjectUi) -> Handler:
+        """``/{user}`` by Accept: JSON for devpi's clients, a page for people."""
+
+        def answer(request: BaseRequest, match: Mapping[str, str]) -> Awaitable[StreamResponse]:
+            if answers.wants_json(request):
+                return devpi.user(request, match["user"])
+            return people.user(request, match["user"]) if is_browser(request) else _nothing()
 
         return answer
 
@@ -307,7 +318,7 @@ class App:
             response = answers.devpi_error(error)
         else:
             response = answers.error(error)
-        if request.method not in _METHODS:
+        if request.method not in _METHODS and not isinstance(error, Unauthorized):  # devpi's client looks for that word
             answers.say_reason(response, error.message)
         response.headers["X-Request-ID"] = request_id  # what stands in the log; whoever complains can name it
         if isinstance(error, BadRequest):
@@ -333,8 +344,7 @@ class App:
                 return await handler(request, groups)
         if request.method not in _METHODS:
             raise _not_taken(request)
-        msg = "There is nothing at this URL. Index pages are under /simple/, and / says how to use them."
-        raise NotFound(msg)
+        return await _nothing()
 
 
 def _failure(request: BaseRequest, error: Exception) -> TeepiError:
@@ -360,6 +370,11 @@ def _name(error: str) -> str:
 
 def _not_taken(request: BaseRequest) -> MethodNotAllowed:
     return MethodNotAllowed(f"{request.method} is not taken here: this URL is for GET; teepi mirrors an index.")
+
+
+async def _nothing() -> StreamResponse:
+    msg = "There is nothing at this URL. Index pages are under /simple/, and / says how to use them."
+    raise NotFound(msg)
 
 
 async def _add_slash(request: BaseRequest, last: str) -> StreamResponse:

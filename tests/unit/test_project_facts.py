@@ -70,8 +70,8 @@ def test_environments_of_a_test_run_pass_when_every_command_did(content: str, fo
 
 def stored(number: int, filename: str, version: str) -> StoredFile:
     """Return a file of ``admin/dev``."""
-    rest = ("", "", "", "", None, None, 5.0, "admin", None, [])
-    return StoredFile(number, "admin/dev", "demo", version, filename, "ab" * 32, 10, *rest)  # type: ignore[arg-type]
+    rest: tuple[Any, ...] = ("", "", "", "", None, None, 5.0, "admin", None, [])
+    return StoredFile(number, "admin/dev", "demo", version, filename, "ab" * 32, 10, *rest)
 
 
 def page(*files: dict[str, Any]) -> ProjectPage:

@@ -528,7 +528,7 @@ async def test_root_names_the_host_that_was_asked(teepi: Teepi) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 @pytest.mark.parametrize(
-    "target", ["/simple/demo/", "/simple/", "/simple/Demo", "/packages/x", "/healthz", "/", "/nowhere"]
+    "target", ["/simple/demo/", "/simple/", "/simple/Demo", "/packages/x", "/healthz", "/", "/+nowhere"]
 )
 async def test_method_that_is_not_taken_is_405_with_allow_and_a_sentence(
     teepi: Teepi, upstream: Upstream, method: str, target: str

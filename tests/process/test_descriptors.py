@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.fault
 
-FEW = ["prlimit", "--nofile=64"]
+FEW = ["prlimit", "--nofile=72"]
 
 
 def cpu_seconds(teepi: TeepiProcess) -> float:

@@ -171,7 +171,7 @@ class App:
                 (r"/\+search", lambda r, _: search.json(r)),
                 (r"/\+static/(?P<file>[^/]+)", lambda r, m: ui.static(r, m["file"])),
                 (r"/", lambda r, _: devpi.users(r) if answers.wants_json(r) else ui.home(r)),
-                (_USER, lambda r, m: devpi.user(r, m["user"])),
+                (_USER, lambda r, m: devpi.user(r, m["user"]) if answers.wants_json(r) else _nothing()),
                 (_INDEX + "(?P<slash>/?)", self._index(pages, devpi)),
                 (_PROJECT + "(?P<slash>/?)", self._below(pages, stages)),
                 (_VERSION + r"/(?P<last>\+d)", lambda r, m: _add_slash(r, m["last"])),
@@ -318,8 +318,7 @@ class App:
                 return await handler(request, groups)
         if request.method not in _METHODS:
             raise _not_taken(request)
-        msg = "There is nothing at this URL. Index pages are under /simple/, and / says how to use them."
-        raise NotFound(msg)
+        return await _nothing()
 
 
 def _failure(request: BaseRequest, error: Exception) -> TeepiError:
@@ -345,6 +344,11 @@ def _name(error: str) -> str:
 
 def _not_taken(request: BaseRequest) -> MethodNotAllowed:
     return MethodNotAllowed(f"{request.method} is not taken here: this URL is for GET; teepi mirrors an index.")
+
+
+async def _nothing() -> StreamResponse:
+    msg = "There is nothing at this URL. Index pages are under /simple/, and / says how to use them."
+    raise NotFound(msg)
 
 
 async def _add_slash(request: BaseRequest, last: str) -> StreamResponse:

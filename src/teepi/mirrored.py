@@ -90,7 +90,7 @@ class Mirrored:
                     claims["sha256_digest"] = sha256
                 kept = await self._uploads.file(asker, target, record.filename, incoming, claims, pushed_from=source)
             finally:
-                incoming.abort()
+                await self._uploads.end(incoming)
         finally:
             opened.close()
         return kept.file.path

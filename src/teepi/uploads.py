@@ -6,31 +6,44 @@ it leaves nothing. Who may is asked of ``directory`` by those who call.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from packaging.utils import canonicalize_name
+from packaging.utils import InvalidName, canonicalize_name
 
 from teepi.data import StoredDocs, StoredFile, StoredVersion, projects
 from teepi.data.archive import disk_failed
 from teepi.distributions import check_digests, inspect, inspect_docs
 from teepi.errors import BadUpload, Conflict, Forbidden, NotFound
 from teepi.tasks import in_executor
-from teepi.upload_fields import attestations, fields_of, json_text, named, one
 from teepi.versions import version_key
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Executor
 
     from teepi.data import Archive, Incoming
     from teepi.directory import Asker
     from teepi.distributions import Distribution
     from teepi.index_config import IndexConfig
-    from teepi.upload_fields import Claims
+
+    Claims = Mapping[str, str | list[str]]
+    """Fields of an upload's form by name; those that came several times as a list."""
+
+_MOST_ATTESTATIONS_BYTES: Final = 1 << 20
+_FIELDS: Final = (
+    *("metadata_version", "summary", "home_page", "author", "author_email", "maintainer", "maintainer_email"),
+    *("license", "description", "description_content_type", "keywords", "download_url", "requires_python"),
+)
+_LIST_FIELDS: Final = (
+    *("platform", "classifiers", "requires_dist", "provides_dist", "obsoletes_dist", "requires_external"),
+    *("project_urls", "provides_extra", "supported_platform"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +67,7 @@ class Uploads:
         self._changed = changed
 
     async def begin(self) -> Incoming:
-        """Return a file for what arrives; whoever calls writes to it in threads and aborts it in the end."""
+        """Return a file for what arrives; whoever calls gives it to :meth:`end` in the end."""
         try:
             return await in_executor(self._threads, self._archive.blobs.begin)
         except OSError as error:
@@ -66,6 +79,10 @@ class Uploads:
             await in_executor(self._threads, incoming.write, data)
         except OSError as error:
             raise disk_failed(error) from error
+
+    async def end(self, incoming: Incoming) -> None:
+        """Let go of what arrived, kept or not; also when whoever calls is cancelled."""
+        await asyncio.shield(in_executor(self._threads, incoming.abort))
 
     # -- files ---------------------------------------------------------------------------------------
 
@@ -102,9 +119,9 @@ class Uploads:
         entry = {**source, "who": asker.said, "when": list(time.gmtime(now)[:6]), "dst": index.name}
         file = StoredFile(
             *(0, index.name, found.project, key, found.filename, sha256, incoming.size, md5, blake2b),
-            *(found.filetype, one(claims, "pyversion") or "", found.requires_python),
+            *(found.filetype, _one(claims, "pyversion") or "", found.requires_python),
             *(None if metadata is None else hashlib.sha256(metadata).hexdigest(), now, asker.said),
-            *(attestations(claims), [entry]),
+            *(_attestations(claims), [entry]),
         )
         version = StoredVersion(index.name, found.project, key, found.version, found.fields, now, asker.said)
 
@@ -136,7 +153,7 @@ class Uploads:
 
     async def register(self, asker: Asker, index: IndexConfig, claims: Claims) -> StoredVersion:
         """Note a version without a file (``submit``). Raises :class:`BadUpload` and :class:`Conflict`."""
-        name, version = named(claims)
+        name, version = _named(claims)
         key = version_key(version)
         found = StoredVersion(
             *(index.name, canonicalize_name(name), key, version, fields_of(claims, name, version)),
@@ -158,7 +175,7 @@ class Uploads:
 
     async def docs(self, asker: Asker, index: IndexConfig, incoming: Incoming, claims: Claims) -> StoredDocs:
         """Keep the documentation of a version (``doc_upload``), in the place of any before."""
-        name, version = named(claims, needs_version=False)
+        name, version = _named(claims, needs_version=False)
         project = canonicalize_name(name)
 
         def check() -> None:
@@ -259,12 +276,8 @@ class Uploads:
 
     # -- results of test runs ------------------------------------------------------------------------
 
-    async def result(self, asker: Asker, file: StoredFile, content: bytes) -> int:
-        """Keep what a test run (``devpi test``) said of a file, JSON, as it came; return its number.
-
-        Raises :class:`BadRequest` for what is no JSON.
-        """
-        text = await in_executor(self._threads, json_text, content)
+    async def result(self, asker: Asker, file: StoredFile, text: str) -> int:
+        """Keep what a test run (``devpi test``) said of a file, JSON, as it came; return its number."""
         number = await self._archive.database.write(
             lambda c: projects.add_result(c, file.id, time.time(), asker.said, text)
         )
@@ -335,6 +348,46 @@ class Uploads:
         log = await self._archive.discard(write)
         self._changed(target.name, project)
         return log
+
+
+def fields_of(claims: Claims, name: str, version: str) -> dict[str, Any]:
+    """Return the metadata that a form gives, every field that devpi's clients look for in it."""
+    fields: dict[str, Any] = {"name": name, "version": version}
+    fields |= {key: _one(claims, key) or "" for key in _FIELDS}
+    for key in _LIST_FIELDS:
+        value = claims.get(key, [])
+        fields[key] = [value] if isinstance(value, str) else list(value)
+    return fields
+
+
+def _named(claims: Claims, *, needs_version: bool = True) -> tuple[str, str]:
+    name, version = _one(claims, "name") or "", _one(claims, "version") or ""
+    try:
+        canonicalize_name(name, validate=True)
+    except InvalidName:
+        raise BadUpload(f"{name[:100]!r} is not the name of a project") from None
+    if needs_version and not version:
+        raise BadUpload(f"the version of {name} is missing")
+    return name, version
+
+
+def _one(claims: Claims, key: str) -> str | None:
+    value = claims.get(key)
+    return value if value is None or isinstance(value, str) else value[0]
+
+
+def _attestations(claims: Claims) -> str | None:
+    """Return the attestations of an upload (PEP 740). Raises :class:`BadUpload` for what is no list of them."""
+    text = _one(claims, "attestations")
+    if not text:
+        return None
+    try:
+        found = json.loads(text) if len(text) <= _MOST_ATTESTATIONS_BYTES else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(each, dict) and "envelope" in each for each in found):
+        raise BadUpload("the attestations are no JSON list of attestation objects (PEP 740)")
+    return json.dumps(found) if found else None
 
 
 def _replace_docs(connection: sqlite3.Connection, docs: StoredDocs, *, is_volatile: bool) -> list[str]:

@@ -30,6 +30,8 @@ POLICY: Final = (
     "sandbox allow-scripts allow-popups; frame-ancestors 'self'; base-uri 'none'; form-action 'none'; object-src 'none'"
 )
 _TYPES: Final = mimetypes.MimeTypes()  # reads the system's files, so once and not on the event loop
+for _extension in (".js", ".mjs"):
+    _TYPES.add_type("text/javascript", _extension)  # RFC 9239; systems differ
 _UNKNOWN: Final = "application/octet-stream"
 _ZIP: Final = ".doc.zip"
 

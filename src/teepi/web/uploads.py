@@ -13,7 +13,7 @@ from teepi.external import Repository
 from teepi.http_semantics import query_names
 from teepi.web import answers
 from teepi.web.forms import read_form
-from teepi.web.requests import json_body, whole_body
+from teepi.web.requests import json_body, json_text
 
 if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
@@ -92,7 +92,7 @@ class UploadHandlers:
                 answers.say_reason(response, "Upload of identical file to non volatile index.")
             return response
         finally:
-            incoming.abort()
+            await self._uploads.end(incoming)
 
     # -- pushing -------------------------------------------------------------------------------------
 
@@ -169,7 +169,7 @@ class UploadHandlers:
         asker = await self._gate.asker(request)
         self._accounts.directory.require_toxresult(asker, config)
         file = await self._stages.file(index, prefix.replace("/", ""), filename)
-        number = await self._uploads.result(asker, file, await whole_body(request, most_bytes=_RESULT_BYTES))
+        number = await self._uploads.result(asker, file, await json_text(request, most_bytes=_RESULT_BYTES))
         return answers.devpi("toxresultpath", f"{file.path}.toxresult-{number}")
 
 

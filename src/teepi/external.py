@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_URL: Final = re.compile(r"[!-~]{1,2000}")
 _OK: Final = frozenset({200, 201})
 _GONE: Final = 410  # what the public index says to a registration: it wants none
 _MOST_ANSWER_BYTES: Final = 4096
@@ -55,6 +57,8 @@ class Repository:
     def of(cls, url: str, username: str, password: str) -> Repository:
         """Check what a client says. Raises :class:`BadRequest`."""
         try:
+            if not _URL.fullmatch(url):
+                raise ValueError("characters that no URL has")  # noqa: TRY301
             bare, user_info = split_user_info(url)
             origin_of(bare)
         except ValueError:
@@ -201,17 +205,16 @@ class _Upload:
                 repository.url,
                 {"Authorization": basic(repository.username, repository.password)},
                 decompress=True,
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=limits.connect_seconds, sock_read=limits.push_answer_seconds
-                ),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_seconds),
                 data=form,
             )
             try:
                 if response.status in _OK:
                     return response.status, ""
-                text = response.reason or ""
+                text = (response.reason or "").strip()
                 if response.content_type in {"text/plain", "application/json"}:
-                    text += " " + (await response.content.read(_MOST_ANSWER_BYTES)).decode("utf-8", "replace")
+                    body = (await response.content.read(_MOST_ANSWER_BYTES)).decode("utf-8", "replace").strip()
+                    text = body if body.startswith(text) else f"{text} {body}"  # many say the same in both
             finally:
                 response.close()
         return response.status, " ".join(repository.hide(text).split())[:_LONGEST_TEXT]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 INDEX: Final = "index.html"
+_PAGES: Final = (".html", ".htm")
 _MOST_MEMBER_BYTES: Final = 64 << 20
 _MOST_MEMBERS: Final = 100_000
 """Of all directories that are kept, some 40 MB; one zip may have as many."""
@@ -77,7 +78,8 @@ class Documentation:
     async def path(self, docs: Docs, path: str) -> str:
         """Return the path of the member that ``path`` means: a directory's is its index.html.
 
-        It ends with a slash when the directory was named without one. Raises :class:`NotFound`.
+        It ends with a slash when the directory was named without one. A zip without index.html at its top begins with
+        the page that is nearest to it. Raises :class:`NotFound`.
         """
         members = await self._members(docs.zip)
         wanted = path + INDEX if not path or path.endswith("/") else path
@@ -85,6 +87,9 @@ class Documentation:
             return wanted
         if f"{path}/{INDEX}" in members:
             return f"{path}/"
+        pages = [each for each, member in members.items() if each.endswith(_PAGES) and not member.is_directory]
+        if not path and pages:
+            return min(pages, key=lambda each: (each.count("/"), not each.endswith(f"/{INDEX}"), each))
         raise NotFound(f"The documentation of {docs.zip.project} {docs.version} has no {path[:200] or INDEX}.")
 
     async def read(self, docs: Docs, path: str) -> bytes:

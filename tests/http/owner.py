@@ -89,9 +89,10 @@ class Owner:
 
 
 def docs_zip(pages: Mapping[str, bytes]) -> bytes:
-    """Return a zip of documentation, with an index.html."""
+    """Return a zip of documentation, with an index.html unless there are other pages of that name below."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, content in {"index.html": b"<h1>start</h1>", **pages}.items():
+        start = {} if "html/index.html" in pages else {"index.html": b"<h1>start</h1>"}
+        for path, content in {**start, **pages}.items():
             archive.writestr(path, content)
     return buffer.getvalue()

@@ -98,6 +98,15 @@ async def test_docs_path_that_is_no_member_redirects_or_is_not_found(
     assert (answered, headers.get("Location")) == (status, location)
 
 
+async def test_docs_without_an_index_at_the_top_begin_with_the_nearest_page(owner: Owner) -> None:
+    """As a zip of a build directory has it."""
+    pages = {"about.txt": b"", "html/a.html": b"a", "html/index.html": b"start", "html/deep/index.html": b"deep"}
+    await owner.docs("root/dev", "gamma", "0.1", pages)
+    status, _, headers = await owner.read("/root/dev/gamma/0.1/+d/")
+    assert (status, headers["Location"]) == (301, "html/index.html")
+    assert (await owner.read("/root/dev/gamma/0.1/+d/html/"))[1] == b"start"
+
+
 async def test_docs_latest_and_stable_are_the_newest_with_documentation(owner: Owner) -> None:
     """Of all stages that an index is made of; a version without any does not count, nor a pre-release as stable."""
     await owner.index("root/top", bases="root/dev")

@@ -43,7 +43,7 @@ class Archive:
     def open(cls, root: Path, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> Archive:
         """Lock and open the data directory, made if it is not there (blocking), and remove what a crash left.
 
-        Raises :class:`StoreError` with a sentence; nothing was changed then.
+        Raises :class:`StoreError` with a sentence, :class:`~teepi.errors.InUse` for the lock; nothing was changed then.
         """
         lock = DirectoryLock(root)
         try:

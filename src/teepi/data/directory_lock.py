@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from teepi.errors import StoreError
+from teepi.errors import InUse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ class DirectoryLock:
         self._closed = threading.Event()
 
     def take(self, wait_seconds: float) -> None:
-        """Wait for whoever has it (blocking). Raises :class:`StoreError` when it is not given up, and OSError."""
+        """Wait for whoever has it (blocking). Raises :class:`InUse` when it is not given up, and OSError."""
         fd = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + wait_seconds
         while True:
@@ -39,7 +39,7 @@ class DirectoryLock:
                     return
                 if time.monotonic() >= deadline or self._closed.is_set():
                     os.close(fd)
-                    raise StoreError(
+                    raise InUse(
                         f"Another teepi uses the data directory {self._root}: stop it, or give this one a directory "
                         "of its own with --data-dir."
                     ) from None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 from packaging.utils import canonicalize_name
 
+from teepi.documentation import INDEX
 from teepi.errors import NotFound
 from teepi.http_semantics import if_none_match
 from teepi.web import answers
@@ -51,6 +52,8 @@ class DocsHandlers:
         found = await self._documentation.path(docs, path)
         if found.endswith("/"):
             return answers.redirect(f"{found.rpartition('/')[0].rpartition('/')[2]}/", _query(request))
+        if not path and found != INDEX:
+            return answers.redirect(found, _query(request))
         etag = docs.etag(found)
         headers = {
             "Content-Type": _content_type(found),

@@ -16,21 +16,12 @@ if TYPE_CHECKING:
 _MOST_BYTES: Final = 1 << 20
 
 
-async def _whole(request: BaseRequest, most_bytes: int = _MOST_BYTES) -> bytes:
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > most_bytes:
-            raise TooLarge(f"The body of this request takes no more than {most_bytes} bytes.")
-    return bytes(body)
-
-
-async def json_body(request: BaseRequest) -> Any:  # noqa: ANN401 - JSON
+async def json_body(request: BaseRequest, *, most_bytes: int = _MOST_BYTES) -> Any:  # noqa: ANN401 - JSON
     """Return the JSON in the body of a request, ``{}`` if that is empty.
 
     Raises :class:`BadRequest` and :class:`TooLarge`.
     """
-    body = await _whole(request)
+    body = await _body(request, most_bytes)
     try:
         return json.loads(body) if body else {}
     except (ValueError, RecursionError):
@@ -42,7 +33,7 @@ async def json_text(request: BaseRequest, most_bytes: int) -> str:
 
     Raises :class:`BadRequest` and :class:`TooLarge`.
     """
-    body = await _whole(request, most_bytes)
+    body = await _body(request, most_bytes)
 
     def check() -> str:
         msgspec.json.decode(body, type=msgspec.Raw)  # makes no objects: 4 ms for 16 MiB, 80 with them
@@ -52,3 +43,12 @@ async def json_text(request: BaseRequest, most_bytes: int) -> str:
         return await in_thread(check)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise BadRequest("Bad request: could not decode json") from None
+
+
+async def _body(request: BaseRequest, most_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > most_bytes:
+            raise TooLarge(f"The body of this request takes no more than {most_bytes} bytes.")
+    return bytes(body)

@@ -12,7 +12,10 @@ from teepi.accounts import Accounts
 from teepi.credentials import Credentials
 from teepi.data import Archive
 from teepi.descriptions import Descriptions
+from teepi.documentation import Documentation
+from teepi.external import External
 from teepi.indexes import DEFAULT_INDEX
+from teepi.mirrored import Mirrored
 from teepi.project_pages import ProjectPages
 from teepi.search_query import Project
 from teepi.stages import Stages
@@ -21,6 +24,7 @@ from teepi.versions import rank
 from teepi.web import answers
 from teepi.web.app import Private, Ui
 from teepi.web.devpi import DevpiHandlers
+from teepi.web.docs import DocsHandlers
 from teepi.web.gate import Gate
 from teepi.web.search import SearchHandlers
 from teepi.web.stages import StageHandlers
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 
     from aiohttp.web_request import BaseRequest
 
+    from teepi.files import Files
     from teepi.index_settings import IndexSettings
     from teepi.indexes import Indexes
     from teepi.limits import Limits
@@ -102,16 +107,19 @@ class PrivateIndexes:
         uploads = Uploads(archive, threads, changed)
         return cls(live, scope, indexes, pages, archive, accounts, stages, uploads, Gate(accounts))
 
-    def handlers(self, senders: Senders, limits: Limits, search: Search) -> Private:
+    def handlers(self, files: Files, senders: Senders, limits: Limits, search: Search) -> Private:
         """Return what answers requests."""
+        mirrored = Mirrored(self.indexes, self.pages, files, self.uploads, self.live)
+        external = External(self.stages, self.live, limits)
         return Private(
             self.gate,
             DevpiHandlers(self.accounts, self.gate, lambda index: self._projects(index, search), self.outside),
             StageHandlers(
                 self.stages, self.indexes, self.pages, senders, self.outside, refresh_seconds=limits.refresh_seconds
             ),
-            UploadHandlers(self.accounts, self.gate, self.stages, self.uploads, self.live),
+            UploadHandlers(self.accounts, self.gate, self.stages, self.uploads, mirrored, external, self.live),
             SearchHandlers(search, self.permitted),
+            DocsHandlers(Documentation(self.stages), self.stages, senders),
         )
 
     async def people(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
+import zipfile
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -106,6 +108,13 @@ async def test_version_page_shows_what_was_uploaded_and_what_came_of_its_tests(m
         teepi, file, license="MIT", description="Some *words*", description_content_type="text/markdown",
         project_urls=["Source, https://git.example/demo"], classifiers=["Topic :: Testing"],
     )  # fmt: skip
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("index.html", "<h1>Read me</h1>")
+    await put(
+        teepi, replace(file, filename="docs.zip", content=packed.getvalue()),
+        **{":action": "doc_upload", "name": "demo-lib", "version": "1.0"},
+    )  # fmt: skip
     run = {"testenvs": {"py311": {"test": [{"retcode": "0"}]}, "py312": {"test": [{"retcode": "1"}]}}}
     sha256 = file.sha256
     path = f"/admin/dev/+f/{sha256[:3]}/{sha256[3:16]}/{file.filename}"
@@ -124,6 +133,7 @@ async def test_version_page_shows_what_was_uploaded_and_what_came_of_its_tests(m
             assert said in page
         assert "delete" not in page  # nobody is logged in
         links = re.findall(r'href="((?:\.\./)+)([^"?]+)"', page)
+        assert "admin/dev/demo-lib/1.0/+d/" in {link for _, link in links}
         assert (("../" * (url.count("/") - 1)), path[1:]) in links
     assert (await fetch(teepi.address, "/admin/dev/demo-lib/", BROWSER)).headers["vary"] == "Accept"
     await look(teepi, "/admin/dev/demo-lib/2.0", status=404)

@@ -136,11 +136,12 @@ RST = """Title
 """
 
 
-@pytest.mark.parametrize(("text", "kind"), [(HOSTILE, "text/markdown"), (RST, "text/x-rst")])
-def test_description_loses_all_that_acts_loads_or_looks_like_ours(text: str, kind: str) -> None:
+@pytest.mark.parametrize(("text", "kind", "alt"), [(HOSTILE, "text/markdown", "pixel"), (RST, "text/x-rst", "picture")])
+def test_description_loses_all_that_acts_loads_or_looks_like_ours(text: str, kind: str, alt: str) -> None:
     """Scripts, handlers, forms, frames, styles, pictures, ids and classes; headings go below those of the page."""
     html = rendered(text, kind)
     assert html is not None
+    assert alt in html
     for bad in ("<script", "<img", "<form", "<input", "<iframe", "<style", "class=", " id=", "<h1", "<h2"):
         assert bad not in html
     for bad in ("javascript:", "onclick", "onerror", "spy.example"):

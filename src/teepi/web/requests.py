@@ -6,7 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
+import msgspec
+
 from teepi.errors import BadRequest, TooLarge
+from teepi.tasks import in_thread
 
 if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
@@ -39,6 +42,23 @@ async def json_body(request: BaseRequest, *, most_bytes: int = _MOST_BYTES) -> A
     try:
         return json.loads(body) if body else {}
     except (ValueError, RecursionError):
+        raise BadRequest("Bad request: could not decode json") from None
+
+
+async def json_text(request: BaseRequest, most_bytes: int) -> str:
+    """Return the body of a request as it came, once it is known to be JSON; in a thread.
+
+    Raises :class:`BadRequest` and :class:`TooLarge`.
+    """
+    body = await _body(request, most_bytes)
+
+    def check() -> str:
+        msgspec.json.decode(body, type=msgspec.Raw)  # makes no objects: 4 ms for 16 MiB, 80 with them
+        return body.decode()
+
+    try:
+        return await in_thread(check)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise BadRequest("Bad request: could not decode json") from None
 
 

@@ -239,7 +239,7 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         lists,
         await asyncio.to_thread(operator_channel.make_token, settings.data_dir),
     )
-    ui = await private.people(undo, store, search, search_page, overviews.now, read_metadata, core_metadata)
+    ui = await private.people(store, search, search_page, overviews.now, read_metadata, core_metadata)
     app = App(
         PageHandlers(indexes, pages, lists, limits, hot),
         FileHandlers(indexes, files, core_metadata, senders, metrics, hot),

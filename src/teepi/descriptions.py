@@ -1,4 +1,4 @@
-"""Descriptions of projects as HTML that is safe to show: rendered and sanitised in threads, within bounds.
+"""Descriptions of projects as HTML that is safe to show: rendered by processes of their own, and kept.
 
 Whoever wrote one may be hostile. What is too long, takes too long or cannot be rendered is shown as the text it is.
 """
@@ -7,119 +7,79 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
-import re
+import os
+import sys
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from collections.abc import Awaitable, Callable
 
-log = logging.getLogger(__name__)
+    from teepi.tasks import TaskScope
 
 MOST_CHARACTERS: Final = 200_000
 """A longer description is cut where it is shown, and not rendered."""
-_THREADS: Final = 2
-_SECONDS: Final = 3.0
-"""So long a page waits; what is done later is shown the next time."""
+RENDERED: Final = frozenset({"text/markdown", "text/x-rst"})
+_MOST_RUNNING: Final = 2
+_SECONDS: Final = 5.0
 _KEPT: Final = 64
-_DEEPEST_HEADING: Final = 6
-_BELOW: Final = 2  # headings of the page itself
-_HEADING: Final = re.compile(r"<(/?)h([1-6])\b")
-_TAGS: Final = (
-    "a abbr b blockquote br caption cite code col colgroup dd del details div dl dt em figcaption figure "
-    "h1 h2 h3 h4 h5 h6 hr i kbd li ol p pre s span strong sub summary sup table tbody td th thead tr tt ul "
-    "var"
-)
-# No class and no id: neither our styles nor our script are theirs. Of an image there are its words alone: it lies
-# elsewhere, and whoever has it there would learn who reads this.
-_ATTRIBUTES: Final = {
-    "a": {"href", "title"},
-    "abbr": {"title"},
-    "ol": {"start"},
-    "td": {"align", "colspan", "rowspan"},
-    "th": {"align", "colspan", "rowspan"},
-}
 
 
 class Descriptions:
     """Renders descriptions, and keeps those rendered last."""
 
-    def __init__(self, *, seconds: float = _SECONDS) -> None:
-        """Let a page wait for ``seconds``."""
-        self._seconds = seconds
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="descriptions")
-        self._kept: OrderedDict[str, Future[str | None]] = OrderedDict()
-
-    def close(self, *, wait: bool = False) -> None:
-        """End the threads, when nobody asks any more."""
-        self._threads.shutdown(wait=wait, cancel_futures=not wait)
-
-    @property
-    def running(self) -> int:
-        """How many are being rendered."""
-        return sum(not each.done() for each in self._kept.values())
+    def __init__(self, scope: TaskScope, render: Callable[[str, str], Awaitable[str | None]] | None = None) -> None:
+        """Render in ``scope``, by a process unless ``render`` is given."""
+        self._scope = scope
+        self._render = render or in_process
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._kept: OrderedDict[str, str | None] = OrderedDict()
 
     async def html(self, text: str, content_type: str) -> str | None:
         """Return a description as HTML; None when it is to be shown as text."""
-        if not text.strip() or len(text) > MOST_CHARACTERS:
-            return None
         kind = content_type.partition(";")[0].strip().lower() or "text/x-rst"
-        key = hashlib.sha256(f"{kind}\n{text}".encode("utf-8", "replace")).hexdigest()
-        running = self._kept.get(key)
-        if running is None:
-            if self.running >= _THREADS:
-                return None  # rather than to wait behind others
-            running = self._kept[key] = self._threads.submit(rendered, text, kind)
-            while len(self._kept) > _KEPT and next(iter(self._kept.values())).done():
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        try:
-            async with asyncio.timeout(self._seconds):
-                return await asyncio.shield(asyncio.wrap_future(running))
-        except TimeoutError:
+        if not text.strip() or len(text) > MOST_CHARACTERS or kind not in RENDERED:
             return None
+        key = hashlib.sha256(f"{kind}\n{text}".encode("utf-8", "replace")).hexdigest()
+        if key not in self._kept:
+            if key not in self._running:
+                if len(self._running) >= _MOST_RUNNING:
+                    return None  # rather than to wait behind others
+                self._running[key] = self._scope.start(self._keep(key, text, kind), name="rendering a description")
+            await asyncio.wait({self._running[key]})
+        if key not in self._kept:  # teepi is stopping
+            return None
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    async def _keep(self, key: str, text: str, kind: str) -> None:
+        try:
+            self._kept[key] = await self._render(text, kind)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        finally:
+            del self._running[key]
 
 
-def rendered(text: str, kind: str) -> str | None:
-    """Return a description of the media type ``kind`` as safe HTML, None for plain text and what fails (blocking)."""
+async def in_process(text: str, kind: str, *, seconds: float = _SECONDS) -> str | None:
+    """Return a description of the media type ``kind`` as safe HTML; None when that fails or takes ``seconds``."""
     try:
-        found = _rendered(text, kind)
-    except Exception as error:  # noqa: BLE001 - parsers of others, and whatever anybody may write
-        log.info("A description could not be rendered: %r.", error)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-s", "-m", "teepi.rendering", kind),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # nothing secret: strangers' text goes there
+        )
+    except OSError:
         return None
-    return None if found is None else sanitised(found)
-
-
-def _rendered(text: str, kind: str) -> str | None:
-    if kind == "text/markdown":
-        from readme_renderer import markdown  # noqa: PLC0415 - large, and few processes ever show a description
-
-        # Without its highlighting: regular expressions that hostile code can keep busy, and all of teepi with them.
-        return markdown.variants["GFM"](text)
-    if kind == "text/x-rst":
-        from readme_renderer import rst  # noqa: PLC0415 - the same
-
-        rst.SETTINGS["syntax_highlight"] = "none"  # the same
-        return rst.render(text)
-    return None
-
-
-def sanitised(html: str) -> str:
-    """Return HTML with nothing in it that acts, loads or looks like a part of our page; headings below ours."""
-    import nh3  # noqa: PLC0415 - the same
-    from selectolax.lexbor import LexborHTMLParser  # noqa: PLC0415 - the same
-
-    tree = LexborHTMLParser(html)
-    for image in tree.css("img"):
-        image.replace_with(image.attributes.get("alt") or "")
-    clean = nh3.clean(
-        tree.html or "",
-        tags=set(_TAGS.split()),
-        attributes=_ATTRIBUTES,
-        url_schemes={"http", "https", "mailto"},
-        url_relative="deny",
-        link_rel="nofollow noopener noreferrer",
-    )
-    return _HEADING.sub(lambda found: f"<{found[1]}h{min(_DEEPEST_HEADING, int(found[2]) + _BELOW)}", clean)
+    try:
+        async with asyncio.timeout(seconds):
+            html, _ = await process.communicate(text.encode("utf-8", "replace"))
+    except TimeoutError:
+        return None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return html.decode() if process.returncode == 0 else None

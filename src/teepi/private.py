@@ -124,7 +124,6 @@ class PrivateIndexes:
 
     async def people(
         self,
-        scope: contextlib.AsyncExitStack,
         store: Store,
         search: Search,
         found: Found,
@@ -142,8 +141,7 @@ class PrivateIndexes:
             sha256 = store.sha256_of(file.key)
             return sha256 is not None and store.shelves.path(sha256).is_file()
 
-        descriptions = Descriptions()
-        scope.callback(descriptions.close)
+        descriptions = Descriptions(self.scope)
         accounts, gate = self.accounts, self.gate
         pages = ProjectPages(
             *(self.archive, accounts, self.stages, self.indexes, self.pages, search, descriptions, metadata, is_cached)

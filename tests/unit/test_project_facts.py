@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from typing import Any
 
 import pytest
 
-from teepi import descriptions
 from teepi.data import Registered, StoredFile
-from teepi.descriptions import MOST_CHARACTERS, Descriptions, rendered
+from teepi.descriptions import MOST_CHARACTERS, Descriptions, in_process
 from teepi.project_facts import Dependency, Environment, Link, about, environments, safe_url
 from teepi.project_versions import Owned, VersionFiles, newest, put_together
+from teepi.rendering import rendered
 from teepi.simple_api import ProjectPage
+from teepi.tasks import TaskScope
 
 
 def test_about_of_hostile_fields_keeps_text_and_drops_what_makes_no_sense() -> None:
@@ -156,27 +157,35 @@ def test_description_that_reads_files_of_this_machine_is_not_rendered() -> None:
     assert rendered(".. raw:: html\n   :file: /etc/passwd\n", "text/x-rst") is None
 
 
-async def test_description_that_is_long_plain_or_slow_is_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page does not wait for it; what was rendered meanwhile is there the next time; nobody queues."""
-    service = Descriptions(seconds=0.01)
-    gate = threading.Event()
-    try:
-        assert await service.html("x" * (MOST_CHARACTERS + 1), "text/markdown") is None
-        assert await service.html("plain *text*", "text/plain") is None
+async def test_description_that_is_long_plain_or_waits_for_others_is_shown_as_text() -> None:
+    """What was rendered is kept; two who look at once render it once, and a third description does not queue."""
+    gate = asyncio.Event()
+    begun: list[str] = []
 
-        def slow(text: str, kind: str) -> str | None:
-            gate.wait()
-            return f"{kind} {text}"
+    async def slow(text: str, kind: str) -> str | None:
+        begun.append(f"{kind} {text}")
+        await gate.wait()
+        return text.upper()
 
-        monkeypatch.setattr(descriptions, "rendered", slow)
-        assert await service.html("one", "text/markdown; charset=UTF-8") is None
-        assert await service.html("two", "text/markdown") is None
-        running = service.running
-        assert await service.html("three", "text/markdown") is None
-        assert service.running == running == 2
-        gate.set()
-        service.close(wait=True)
-        assert await service.html("one", "text/markdown; variant=GFM") == "text/markdown one"
-    finally:
-        gate.set()
-        service.close()
+    scope = TaskScope()
+    service = Descriptions(scope, slow)
+    assert await service.html("x" * (MOST_CHARACTERS + 1), "text/markdown") is None
+    assert await service.html("plain *text*", "text/plain") is None
+    asked = [
+        asyncio.ensure_future(service.html(text, "text/markdown; charset=UTF-8")) for text in ("one", "one", "two")
+    ]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert await service.html("three", "text/markdown") is None
+    gate.set()
+    assert await asyncio.gather(*asked) == ["ONE", "ONE", "TWO"]
+    assert await service.html("one", "text/markdown; variant=GFM") == "ONE"
+    assert begun == ["text/markdown one", "text/markdown two"]
+    await scope.aclose()
+
+
+async def test_description_that_takes_for_ever_is_given_up() -> None:
+    """Quotes inside each other, two hundred thousand deep, keep the parser busy for minutes."""
+    assert await in_process(">" * MOST_CHARACTERS, "text/markdown", seconds=0.3) is None
+    assert await in_process("Some *words*", "text/markdown") == "<p>Some <em>words</em></p>\n"
+    assert await in_process(".. include:: /etc/passwd", "text/x-rst") is None

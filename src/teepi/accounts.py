@@ -83,13 +83,15 @@ class Accounts:
         self._logins = LoginTokens(bytes.fromhex(secret))
         if all(user.name != ROOT for user in users):
             root = User(ROOT, None, _now())
-            await self._archive.database.write(lambda c: rows.put_user(c, ROOT, None, root.created, {}))
+            if self._archive.problem is None:
+                await self._archive.database.write(lambda c: rows.put_user(c, ROOT, None, root.created, {}))
             users.append(root)
         self._take(
             Directory(
                 {user.name: user for user in users},
                 {index.name: index for index in indexes},
                 {token.id: token for token in tokens},
+                unavailable=self._archive.problem if self._archive.is_missing else None,
             )
         )
 
@@ -166,6 +168,7 @@ class Accounts:
 
     async def login(self, name: str, password: str, address: str) -> tuple[str, int]:
         """Return a login token and the seconds that it is valid. Raises :class:`Unauthorized`."""
+        self.directory.require_there()
         if not await self._is_password(name, password, address):
             hint = ""
             if name == ROOT and self._hash_of(ROOT) is None:

@@ -187,7 +187,8 @@ async def assemble(  # noqa: PLR0915 - one line for each service
     undo.callback(senders.close)
 
     def problems() -> list[str]:
-        return [sentence for sentence in (store.problem, catalog.problem, keeper.problem) if sentence]
+        found = store.problem, catalog.problem, keeper.problem, private.problem
+        return [sentence for sentence in found if sentence]
 
     history = History(metrics, store)
     await history.load()
@@ -205,6 +206,7 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         upstreams,
         catalogue_problem=lambda: catalog.problem,
         cache_problem=lambda: keeper.problem,
+        data_problem=private.problem,
         circuit_wait_seconds=pages.circuit_wait_seconds,
         offline=lambda: live.offline,
     )

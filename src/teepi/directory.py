@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from teepi.errors import BadRequest, Forbidden, NotFound, Unauthorized
+from teepi.errors import BadRequest, DataUnavailable, Forbidden, NotFound, Unauthorized
 from teepi.index_config import ANONYMOUS, AUTHENTICATED, IndexConfig
 
 if TYPE_CHECKING:
@@ -68,21 +68,30 @@ class Directory:
     """API tokens by their id."""
     configured: AbstractSet[str] = frozenset()
     """Names of the indexes that the settings have; they come first."""
+    unavailable: str | None = None
+    """One sentence when it is not known what clients made: then nothing is said not to be there."""
+
+    def require_there(self) -> None:
+        """Raise :class:`DataUnavailable` when it is not known what there is."""
+        if self.unavailable is not None:
+            raise DataUnavailable(self.unavailable)
 
     def index(self, name: str) -> IndexConfig | None:
         """Return an index that clients made; None when there is none, or the settings have one of that name."""
         return None if name in self.configured else self.made.get(name)
 
     def require(self, name: str) -> IndexConfig | None:
-        """Return :meth:`index`, None for one of the settings. Raises :class:`NotFound`."""
+        """Return :meth:`index`, None for one of the settings. Raises :class:`NotFound`, or :meth:`require_there`."""
         if name not in self.configured and name not in self.made:
+            self.require_there()
             raise NotFound(f"The stage {name} could not be found.")
         return self.index(name)
 
     def require_user(self, name: str) -> User:
-        """Return the user. Raises :class:`NotFound`."""
+        """Return the user. Raises :class:`NotFound`, or :meth:`require_there`."""
         found = self.users.get(name)
         if found is None:
+            self.require_there()
             raise NotFound(f"no user {name!r}")
         return found
 

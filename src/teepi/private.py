@@ -55,6 +55,8 @@ class PrivateIndexes:
     stages: Stages
     uploads: Uploads
     gate: Gate
+    problem: str | None
+    """One sentence when the data directory cannot be written, else None."""
 
     @classmethod
     async def open(
@@ -67,12 +69,15 @@ class PrivateIndexes:
         mirrors_changed: Callable[[Mapping[str, IndexSettings]], None],
         changed: Callable[[str, str], object],
     ) -> PrivateIndexes:
-        """Open the data directory; ``undo`` closes it. Raises :class:`StoreError`.
+        """Open the data directory; ``undo`` closes it, also while it still waits. Raises :class:`StoreError`.
 
         ``mirrors_changed`` is told what mirrors clients have made, ``changed`` index and project after each upload.
         """
-        archive = await asyncio.to_thread(Archive.open, live.settings.data_dir)
+        archive = Archive(live.settings.data_dir)
         undo.push_async_callback(archive.close)
+        await asyncio.to_thread(archive.open)
+        if archive.problem is not None:
+            log.warning("%s", archive.problem)
         credentials = Credentials(scope)
         undo.callback(credentials.close)
         accounts = Accounts(archive, credentials, live, mirrors_changed)
@@ -86,7 +91,7 @@ class PrivateIndexes:
         undo.callback(threads.shutdown)
         stages = Stages(archive, accounts, indexes, pages)
         uploads = Uploads(archive, threads, changed)
-        return cls(live, scope, indexes, pages, accounts, stages, uploads, Gate(accounts))
+        return cls(live, scope, indexes, pages, accounts, stages, uploads, Gate(accounts), archive.problem)
 
     def handlers(self, senders: Senders, limits: Limits, search: Search) -> Private:
         """Return what answers requests."""

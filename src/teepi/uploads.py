@@ -66,7 +66,7 @@ class Uploads:
         self._changed = changed
 
     async def begin(self) -> Incoming:
-        """Return a file for what arrives; whoever calls writes to it in threads and aborts it in the end."""
+        """Return a file for what arrives; whoever calls writes to it and ends it."""
         try:
             return await in_executor(self._threads, self._archive.blobs.begin)
         except OSError as error:
@@ -78,6 +78,10 @@ class Uploads:
             await in_executor(self._threads, incoming.write, data)
         except OSError as error:
             raise disk_failed(error) from error
+
+    async def end(self, incoming: Incoming) -> None:
+        """Close an upload and remove what was not kept: behind whatever still writes, also when its client has gone."""
+        await in_executor(self._threads, incoming.abort)
 
     # -- files ---------------------------------------------------------------------------------------
 

@@ -219,7 +219,7 @@ async def test_ready_offline_is_ok_and_asks_nothing(upstream: Upstream, make_tee
     """It was wanted."""
     teepi = await make_teepi(offline=True)
     assert (await ready(teepi))[1] == {
-        "status": "ok", "problems": [], "checks": {"disk": None, "cache": None, "catalogue": None}
+        "status": "ok", "problems": [], "checks": {"disk": None, "cache": None, "catalogue": None, "data": None}
     }  # fmt: skip
     assert upstream.requests == []
 

@@ -84,7 +84,7 @@ class UploadHandlers:
                 answers.say_reason(response, "Upload of identical file to non volatile index.")
             return response
         finally:
-            incoming.abort()
+            await self._uploads.end(incoming)
 
     # -- pushing -------------------------------------------------------------------------------------
 

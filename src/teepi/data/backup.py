@@ -85,7 +85,7 @@ def _attempt(root: Path, copy: Path, part: Path, progress: Progress | None) -> B
     for path in (copy, part):
         path.unlink(missing_ok=True)
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, SECRET_MODE))
-    contents, schema = _copy_database(root / NAME, copy)
+    contents, schema = copy_database(root / NAME, copy)
     blobs = Blobs(root)
     with part.open("wb") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
@@ -102,7 +102,7 @@ def _attempt(root: Path, copy: Path, part: Path, progress: Progress | None) -> B
         return Backup(len(contents), file.tell(), schema)
 
 
-def _copy_database(path: Path, copy: Path) -> tuple[Mapping[str, Content], int]:
+def copy_database(path: Path, copy: Path) -> tuple[Mapping[str, Content], int]:
     """Copy the database as it is at one moment, whoever writes meanwhile."""
     with contextlib.closing(connect_to_read(path)) as source, contextlib.closing(sqlite3.connect(copy)) as target:
         schema = schema_of(source, str(path))

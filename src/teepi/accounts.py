@@ -232,9 +232,36 @@ class Accounts:
             raise BadRequest("password needs to be set")
         await self._put_user(name, await self._credentials.hash(password), self.directory.users[name].extra)
 
+    async def disable_user(self, name: str) -> int:
+        """Take away password and API tokens of a user, as an operator, in one step; return how many tokens."""
+        before = self.directory.require_user(name)
+        if name == ROOT and self._live.settings.insecure_empty_root:
+            raise Conflict("Without a password root has an empty one here: take insecure_empty_root away first.")
+
+        def write(connection: sqlite3.Connection) -> int:
+            _require_row(connection, name)
+            rows.put_user(connection, name, None, before.created, before.extra)
+            return rows.delete_tokens(connection, name)
+
+        revoked = await self._archive.database.write(write)
+        user = User(name, None, before.created, before.extra)
+        self._take(
+            self.directory.changed(
+                users={**self.directory.users, name: user},
+                tokens={key: token for key, token in self.directory.tokens.items() if token.user != name},
+            )
+        )
+        self._credentials.forget(name)
+        return revoked
+
     async def _put_user(self, name: str, password: str | None, extra: Mapping[str, Any]) -> None:
         before = self.directory.require_user(name)  # time has passed
-        await self._archive.database.write(lambda c: rows.put_user(c, name, password, before.created, extra))
+
+        def write(connection: sqlite3.Connection) -> None:
+            _require_row(connection, name)
+            rows.put_user(connection, name, password, before.created, extra)
+
+        await self._archive.database.write(write)
         user = User(name, password, before.created, extra)
         self._take(self.directory.changed(users={**self.directory.users, name: user}))
         self._credentials.forget(name)
@@ -308,8 +335,7 @@ class Accounts:
         self.directory.check_bases(config)
 
         def write(connection: sqlite3.Connection) -> None:
-            if all(user != config.user for user, *_ in rows.all_users(connection)):
-                raise NotFound(f"no user {config.user!r}")
+            _require_row(connection, config.user)
             rows.put_index(connection, config.name, {"type": config.kind, **config.values})
 
         await self._archive.database.write(write)
@@ -364,7 +390,12 @@ class Accounts:
             expires_at=None if seconds is None else now + seconds,
             digest=new.digest,
         )
-        await self._archive.database.write(lambda c: rows.put_token(c, asdict(token)))
+
+        def write(connection: sqlite3.Connection) -> None:
+            _require_row(connection, user)
+            rows.put_token(connection, asdict(token))
+
+        await self._archive.database.write(write)
         self._take(self.directory.changed(tokens={**self.directory.tokens, token.id: token}))
         return new.text, token
 
@@ -377,6 +408,12 @@ class Accounts:
                 tokens={key: token for key, token in self.directory.tokens.items() if key != identity}
             )
         )
+
+
+def _require_row(connection: sqlite3.Connection, user: str) -> None:
+    """Raise :class:`NotFound` when somebody has just deleted the user, whom a write would bring back."""
+    if all(found != user for found, *_ in rows.all_users(connection)):
+        raise NotFound(f"no user {user!r}")
 
 
 def built_in(upstream: str) -> dict[str, Any]:

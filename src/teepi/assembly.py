@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from teepi import maintenance, operator_channel
+from teepi.account_operations import AccountOperations
 from teepi.catalog import Catalog
 from teepi.errors import NoCoreMetadata
 from teepi.eviction import Keeper
@@ -22,6 +23,7 @@ from teepi.lists import ProjectLists
 from teepi.loop_lag import LoopLag
 from teepi.metadata import METADATA, CoreMetadata
 from teepi.operations import Operations, Running
+from teepi.operator_calls import Calls
 from teepi.overview import Overviews
 from teepi.pages import Pages
 from teepi.private import PrivateIndexes
@@ -233,8 +235,9 @@ async def assemble(  # noqa: PLR0915 - one line for each service
     undo.callback(exposition.close)
     overviews = Overviews(live, registry, metrics, catalog, problems, history.series, search)
     operations = Operations(store, catalog, keeper, stores, Running(indexes, files, pages, metrics))
+    account_operations = AccountOperations(private.accounts, live)
     operator = OperatorHandlers(
-        operations,
+        Calls({**operations.operations, **account_operations.operations}),
         pages,
         lists,
         await asyncio.to_thread(operator_channel.make_token, settings.data_dir),

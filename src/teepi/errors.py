@@ -182,3 +182,7 @@ class Mismatch(UpstreamError):
 
 class StoreError(TeepiError):
     """The cache or data directory cannot be used: full, read-only, in use by another process, or damaged."""
+
+
+class InUse(StoreError):
+    """Another process has the lock of the directory."""

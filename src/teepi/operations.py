@@ -17,21 +17,21 @@ from packaging.utils import canonicalize_name
 from teepi.errors import BadRequest, NotFound, TeepiError, Unavailable
 from teepi.eviction import DAY_SECONDS, Evicted
 from teepi.model import FileKey
+from teepi.operator_calls import Calls, known, number, texts
 from teepi.verification import verify
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from teepi.catalog import Catalog
     from teepi.eviction import Keeper
     from teepi.files import Files
     from teepi.indexes import Indexes
     from teepi.metrics import Metrics
+    from teepi.operator_calls import Events
     from teepi.pages import Pages
     from teepi.space import Candidate
     from teepi.store import DocumentStores, Store
-
-    Events = AsyncGenerator[dict[str, Any]]
 
 _BATCH: Final = 2000
 _BIGGEST: Final = 10
@@ -52,7 +52,7 @@ class Running:
     metrics: Metrics
 
 
-class Operations:
+class Operations(Calls):
     """On one cache directory."""
 
     def __init__(
@@ -65,22 +65,18 @@ class Operations:
         self._stores = stores
         self._live = live
         self._pinning = asyncio.Lock()
-        self._calls: dict[str, Callable[[Mapping[str, Any]], Events]] = {
-            "info": self._info,
-            "list": self._list,
-            "purge": self._purge,
-            "prune": self._prune,
-            "verify": self._verify,
-            "pin": self._pin,
-            "unpin": self._unpin,
-            "fetch": self._fetch,
-        }
-
-    def call(self, name: str, arguments: Mapping[str, Any]) -> Events:
-        """Return the events of a call. Raises :class:`NotFound` where there is none; others come while it runs."""
-        if name not in self._calls:
-            raise NotFound(f"There is no operation {name!r}; there are {', '.join(self._calls)}.")
-        return self._calls[name](arguments)
+        super().__init__(
+            {
+                "info": self._info,
+                "list": self._list,
+                "purge": self._purge,
+                "prune": self._prune,
+                "verify": self._verify,
+                "pin": self._pin,
+                "unpin": self._unpin,
+                "fetch": self._fetch,
+            }
+        )
 
     async def _files(self) -> AsyncIterator[Candidate]:
         """Yield every cached file, the least recently used first."""
@@ -94,7 +90,7 @@ class Operations:
     # -- looking -------------------------------------------------------------------------------------
 
     async def _info(self, arguments: Mapping[str, Any]) -> Events:
-        _known(arguments)
+        known(arguments)
         await self._keeper.measure()
         space, pins = self._store.space, self._store.pins
         count, oldest = 0, None
@@ -132,7 +128,7 @@ class Operations:
         yield {"result": result}
 
     async def _list(self, arguments: Mapping[str, Any]) -> Events:
-        _known(arguments, "project")
+        known(arguments, "project")
         wanted = _project(arguments["project"]) if arguments.get("project") else None
         pins = self._store.pins
         rows: dict[str, dict[str, Any]] = {}
@@ -157,9 +153,9 @@ class Operations:
     # -- deleting ------------------------------------------------------------------------------------
 
     async def _purge(self, arguments: Mapping[str, Any]) -> Events:
-        _known(arguments, "names", "older_than_days", "index", "everything", "dry_run")
-        names = _texts(arguments, "names")
-        days, index = _number(arguments, "older_than_days"), arguments.get("index")
+        known(arguments, "names", "older_than_days", "index", "everything", "dry_run")
+        names = texts(arguments, "names")
+        days, index = number(arguments, "older_than_days"), arguments.get("index")
         if not names and days is None and not index and arguments.get("everything") is not True:
             raise BadRequest("Say what to purge: names of projects or files, an age, an index, or everything.")
         projects, is_named = self._matcher(names)
@@ -232,7 +228,7 @@ class Operations:
         return True
 
     async def _prune(self, arguments: Mapping[str, Any]) -> Events:
-        _known(arguments, "dry_run")
+        known(arguments, "dry_run")
         is_dry = bool(arguments.get("dry_run"))
         leftovers = await self._keeper.prune_leftovers(is_dry=is_dry)
         yield {"done": 1, "total": 2}
@@ -242,8 +238,8 @@ class Operations:
     # -- pinning -------------------------------------------------------------------------------------
 
     async def _pin(self, arguments: Mapping[str, Any]) -> Events:
-        _known(arguments, "names")
-        names = _texts(arguments, "names")
+        known(arguments, "names")
+        names = texts(arguments, "names")
         projects, is_named = self._matcher(names)
         files = {each.sha256: each.filename async for each in self._files() if is_named(each)}
         pins = self._store.pins
@@ -256,8 +252,8 @@ class Operations:
         yield {"result": {"projects": sorted(pins.projects), "files": sorted(pins.files.values())}}
 
     async def _unpin(self, arguments: Mapping[str, Any]) -> Events:
-        _known(arguments, "names")
-        names = _texts(arguments, "names")
+        known(arguments, "names")
+        names = texts(arguments, "names")
         pins = self._store.pins
         projects = {_project(name) for name in names if not _is_file(name)}
         async with self._pinning:
@@ -273,8 +269,8 @@ class Operations:
     # -- verifying -----------------------------------------------------------------------------------
 
     async def _verify(self, arguments: Mapping[str, Any]) -> Events:
-        _known(arguments, "bytes_per_second")
-        rate = _number(arguments, "bytes_per_second")
+        known(arguments, "bytes_per_second")
+        rate = number(arguments, "bytes_per_second")
         if rate is None and self._live is not None:
             rate = _LIVE_BYTES_PER_SECOND
         total, total_bytes = self._catalog.totals
@@ -293,8 +289,8 @@ class Operations:
     # -- fetching ------------------------------------------------------------------------------------
 
     async def _fetch(self, arguments: Mapping[str, Any]) -> Events:
-        _known(arguments, "files")
-        addresses = _texts(arguments, "files")
+        known(arguments, "files")
+        addresses = texts(arguments, "files")
         live = self._live
         if live is None:
             raise Unavailable("No teepi runs on this cache directory, and only a running one fetches; start it first.")
@@ -354,25 +350,3 @@ def _project(name: object) -> str:
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name):
         raise BadRequest(f"{name!r} is no name of a project.")
     return canonicalize_name(name)
-
-
-def _known(arguments: Mapping[str, Any], *names: str) -> None:
-    for name in arguments:
-        if name not in names:
-            raise BadRequest(f"There is no argument {name!r} here; there are {', '.join(names) or 'none'}.")
-
-
-def _texts(arguments: Mapping[str, Any], name: str) -> list[str]:
-    value = arguments.get(name, [])
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise BadRequest(f"{name} is a list of strings.")
-    return value
-
-
-def _number(arguments: Mapping[str, Any], name: str) -> float | None:
-    value = arguments.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-        raise BadRequest(f"{name} is a number, 0 or more.")
-    return float(value)

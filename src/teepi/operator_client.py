@@ -1,6 +1,6 @@
-"""Reaches whoever may work on a cache: the server that runs on it, one at a URL, or this process itself.
+"""Reaches whoever may work on a cache or on accounts: the server that runs there, one at a URL, or this process itself.
 
-Commands use this and print; what an operation does is in ``operations``.
+Commands use this and print; what an operation does is in ``operations`` and ``account_operations``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from teepi import operator_channel
-from teepi.errors import StoreError, TeepiError
+from teepi.errors import InUse, StoreError, TeepiError
+from teepi.operator_calls import DATA_DIR
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession
 
     from teepi.config import Settings
+    from teepi.operator_calls import Calls
 
     Call = Callable[[str, Mapping[str, Any]], AsyncGenerator[dict[str, Any]]]
     """Name and arguments of an operation, to its events."""
@@ -33,19 +35,39 @@ class OperationFailed(TeepiError):
 
 @asynccontextmanager
 async def connect(settings: Settings, url: str | None = None) -> AsyncIterator[Call]:
-    """Give what makes calls.
+    """Give what makes calls of ``operations``.
 
     Raises :class:`StoreError` when there is nobody to call, and the calls :class:`OperationFailed`.
     """
     async with AsyncExitStack() as stack:
-        if url is not None:
-            token = await asyncio.to_thread(operator_channel.read_token, settings.data_dir)
-            yield await _remote(stack, url.rstrip("/"), {"Authorization": f"Bearer {token}"}, None)
-        elif await asyncio.to_thread(operator_channel.answers, settings.cache_dir):
-            path = stack.enter_context(operator_channel.socket_path(settings.cache_dir))
-            yield await _remote(stack, "http://teepi", {}, path)
+        yield await _server(stack, settings, url) or await _direct(stack, settings)
+
+
+@asynccontextmanager
+async def connect_accounts(settings: Settings, url: str | None = None, *, begins: bool = False) -> AsyncIterator[Call]:
+    """Give what makes calls of ``account_operations``, as :func:`connect` does.
+
+    Where no server runs, ``begins`` lets a data directory be made that is not there.
+    """
+    async with AsyncExitStack() as stack:
+        call = await _server(stack, settings, url)
+        if call is None:
+            yield await _direct_accounts(stack, settings, begins=begins)
+        elif url is not None:  # it has let us in for the token of the data directory
+            yield call
         else:
-            yield await _direct(stack, settings)
+            yield lambda name, arguments: call(name, {**arguments, DATA_DIR: str(settings.data_dir)})
+
+
+async def _server(stack: AsyncExitStack, settings: Settings, url: str | None) -> Call | None:
+    """Return what asks the server at ``url``, or else the one on the cache directory; None when there is none."""
+    if url is not None:
+        token = await asyncio.to_thread(operator_channel.read_token, settings.data_dir)
+        return await _remote(stack, url.rstrip("/"), {"Authorization": f"Bearer {token}"}, None)
+    if await asyncio.to_thread(operator_channel.answers, settings.cache_dir):
+        path = stack.enter_context(operator_channel.socket_path(settings.cache_dir))
+        return await _remote(stack, "http://teepi", {}, path)
+    return None
 
 
 async def _remote(stack: AsyncExitStack, base: str, headers: dict[str, str], socket_path: str | None) -> Call:
@@ -110,10 +132,46 @@ async def _direct(stack: AsyncExitStack, settings: Settings) -> Call:
     keeper = Keeper(store, catalog, stores, scope, Metrics())
     await keeper.begin(settings.max_size_bytes, settings.min_free_bytes)
     await recover(store, stores.pages, catalog, Limits(), keeper)
-    operations = Operations(store, catalog, keeper, stores)
+    return _own(Operations(store, catalog, keeper, stores))
+
+
+async def _direct_accounts(stack: AsyncExitStack, settings: Settings, *, begins: bool) -> Call:
+    """Work on the data directory in this process, alone."""
+    from teepi.account_operations import AccountOperations  # noqa: PLC0415 - not needed where a server runs
+    from teepi.accounts import Accounts  # noqa: PLC0415
+    from teepi.credentials import Credentials  # noqa: PLC0415
+    from teepi.data import Archive  # noqa: PLC0415
+    from teepi.live import Live  # noqa: PLC0415
+    from teepi.tasks import TaskScope  # noqa: PLC0415
+
+    if not begins and not await asyncio.to_thread(settings.data_dir.is_dir):
+        raise StoreError(f"There is no data directory {settings.data_dir} yet; name another with --data-dir.")
+    archive = Archive(settings.data_dir)
+    stack.push_async_callback(archive.close)
+    try:
+        await asyncio.to_thread(archive.open, _LOCK_WAIT_SECONDS)
+    except InUse:
+        raise InUse(
+            f"A teepi uses the data directory {settings.data_dir}, but no socket answers in {settings.cache_dir}: name "
+            "its cache directory with --cache-dir, run this as its user, or name its address with --url."
+        ) from None
+    if archive.is_missing:
+        raise StoreError(archive.problem)
+    scope = TaskScope()
+    credentials = Credentials(scope)
+    stack.callback(credentials.close)
+    stack.push_async_callback(scope.aclose)
+    live = Live(settings)
+    accounts = Accounts(archive, credentials, live, live.made)
+    await accounts.load()
+    return _own(AccountOperations(accounts, live))
+
+
+def _own(calls: Calls) -> Call:
+    """Return what calls in this process."""
 
     async def call(name: str, arguments: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        async with aclosing(operations.call(name, arguments)) as events:
+        async with aclosing(calls.call(name, arguments)) as events:
             async for event in events:
                 yield event
 

@@ -172,6 +172,12 @@ class Uploads:
         """Keep the documentation of a version (``doc_upload``), in the place of any before."""
         name, version = _named(claims, needs_version=False)
         project = canonicalize_name(name)
+        if not version:
+            known = await self._archive.database.read(lambda c: projects.versions(c, index.name, project))
+            if not known:
+                raise BadUpload(f"doczip has no version and {name!r} has no releases to derive one from")
+            version = max(known, key=lambda each: each.registered_at).version
+        key = version_key(version)
 
         def check() -> None:
             check_digests(claims, *incoming.digests)
@@ -186,17 +192,7 @@ class Uploads:
 
         def write(connection: sqlite3.Connection) -> tuple[StoredDocs, list[str]]:
             _require_index(connection, index.name)
-            known = projects.versions(connection, index.name, project)
-            key = (
-                version_key(version)
-                if version
-                else max(known, key=lambda v: v.registered_at).version_key
-                if known
-                else ""
-            )
-            if all(each.version_key != key for each in known):
-                if not version:
-                    raise BadUpload(f"{name} has no version in {index.name} yet that the documentation could belong to")
+            if not projects.versions(connection, index.name, project, key):
                 fields = fields_of(claims, name, version)
                 projects.put_version(
                     connection, StoredVersion(index.name, project, key, version, fields, now, asker.said)

@@ -332,7 +332,8 @@ async def test_core_metadata_is_a_file_like_any_other(upstream: Upstream, make_t
     metadata = b"Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n"
     scene = await stage(upstream, make_teepi, CONTENT)
     upstream.project("demo", {FILENAME: CONTENT}, metadata={FILENAME: metadata})
-    other = await make_teepi(CALM, page_ttl_seconds=0.0, cache_dir=scene.teepi.settings.cache_dir.parent / "other")
+    elsewhere = scene.teepi.settings.cache_dir.parent / "other"
+    other = await make_teepi(CALM, page_ttl_seconds=0.0, cache_dir=elsewhere, data_dir=elsewhere / "data")
     for _ in range(2):
         answer = await fetch(other.address, scene.target + ".metadata", {"Accept-Encoding": "gzip, zstd"})
         assert (answer.status, answer.body) == (200, metadata)

@@ -650,12 +650,22 @@ def test_docs_with_index_are_listed_without_their_directories() -> None:
     assert inspect_docs(io.BytesIO(content), len(content)) == [("index.html", 3), ("api/x.html", 5)]
 
 
-@pytest.mark.parametrize("path", ["docs/index.html", "index.html/"])
-def test_docs_without_index_at_the_top_are_refused(path: str) -> None:
-    """Nothing could be shown."""
-    content = zipped([(path, b"")])
-    with pytest.raises(BadUpload, match=r"no index\.html"):
-        inspect_docs(io.BytesIO(content), len(content))
+def test_sdist_that_is_flat_is_taken_by_the_metadata_at_its_top() -> None:
+    """As devpi does, and pip unpacks it: no member leads elsewhere."""
+    content = packed_tar(("PKG-INFO", PKG_INFO[1]), ("content", b"x"))
+    assert look(content, "demo_pkg-1.0.tar.gz").version == "1.0"
+    assert "beside its one directory" in refused(packed_tar(("a", b""), ("b", b"")), "demo_pkg-1.0.tar.gz")
+
+
+@pytest.mark.parametrize("path", ["./usr/lib/demo.py", "usr/lib/demo.py"])
+def test_dumb_archive_is_taken_for_its_platform_and_leads_nowhere(path: str) -> None:
+    """bdist_dumb: what devpi's users may still have; installers leave it alone."""
+    claims: dict[str, str | list[str]] = {"filetype": "bdist_dumb", "name": "demo-pkg", "version": "1.0"}
+    filename = "demo-pkg-1.0.linux-x86_64.tar.gz"
+    found = look(packed_tar((path, b"x"), ("other/x", b"")), filename, claims)
+    assert (found.filetype, found.project, found.version) == ("bdist_dumb", "demo-pkg", "1.0")
+    assert "no installer should unpack" in refused(packed_tar(("./../x", b"")), filename, claims)
+    assert "does not contain version" in refused(packed_tar((path, b"")), filename, {**claims, "version": "2.0"})
 
 
 # Digests.

@@ -152,7 +152,7 @@ FILES = st.fixed_dictionaries(
         "core-metadata": st.booleans() | st.builds(lambda value: {"sha256": value}, hexes(64)),
         "gpg-sig": st.booleans(),
         "provenance": st.builds("https://index.example/{}".format, st.text("ab/-", max_size=6)),
-        "upload-time": st.datetimes().map(lambda time: time.replace(year=2026).strftime("%Y-%m-%dT%H:%M:%S.%fZ")),
+        "upload-time": st.datetimes().map(lambda time: time.replace(year=2024).strftime("%Y-%m-%dT%H:%M:%S.%fZ")),
         "_private": TEXT,
     },
 )

@@ -79,3 +79,8 @@ def put_token(connection: sqlite3.Connection, token: Mapping[str, Any]) -> None:
 def delete_token(connection: sqlite3.Connection, identity: str) -> bool:
     """Delete a token; say whether there was one."""
     return connection.execute("DELETE FROM tokens WHERE id = ?", (identity,)).rowcount > 0
+
+
+def delete_tokens(connection: sqlite3.Connection, user: str) -> int:
+    """Delete all tokens of a user; return how many."""
+    return connection.execute("DELETE FROM tokens WHERE user = ?", (user,)).rowcount

@@ -63,7 +63,7 @@ class Archive:
 
         One that cannot be written is opened to read, and where none is and none can be made, it is as if empty:
         :attr:`problem` says so. Raises :class:`StoreError` with a sentence for what may hold private indexes and
-        cannot be used; nothing was changed then.
+        cannot be used, :class:`~teepi.errors.InUse` for the lock; nothing was changed then.
         """
         with self._alone:
             try:

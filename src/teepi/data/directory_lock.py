@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from teepi.errors import StoreError
+from teepi.errors import InUse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ class DirectoryLock:
     def take(self, wait_seconds: float) -> bool:
         """Wait for whoever has it (blocking); say whether the directory may be written.
 
-        Where it cannot be written the lock is shared with others who only read. Raises :class:`StoreError` when it is
+        Where it cannot be written the lock is shared with others who only read. Raises :class:`InUse` when it is
         not given up, and OSError.
         """
         path = self._root / NAME
@@ -60,7 +60,7 @@ class DirectoryLock:
                 waited = time.monotonic() - began
                 if waited >= wait_seconds or self._closed.is_set():
                     os.close(fd)
-                    raise StoreError(
+                    raise InUse(
                         f"Another teepi uses the data directory {self._root}: stop it, or give this one a directory "
                         "of its own with --data-dir."
                     ) from None

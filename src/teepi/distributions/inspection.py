@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from packaging.utils import canonicalize_version
 
 from teepi.distributions.core_metadata import read_fields
-from teepi.distributions.names import is_release, named, normalised, parsed_version
+from teepi.distributions.names import DUMB, is_release, named, normalised, parsed_version
 from teepi.distributions.refusal import quoted, quoted_path, refusal
 from teepi.distributions.tars import checked_content, is_tar
 from teepi.distributions.zips import checked_members, content
@@ -39,7 +39,7 @@ class Distribution:
     version_key: str
     """The same for all spellings of one version (PEP 440)."""
     filetype: str
-    """``bdist_wheel``, ``sdist`` or ``bdist_egg``."""
+    """``bdist_wheel``, ``sdist``, ``bdist_egg`` or ``bdist_dumb``."""
     requires_python: str | None
     summary: str
     core_metadata: bytes | None
@@ -78,11 +78,9 @@ def inspect(file: BinaryIO, size: int, filename: str, claims: Claims) -> Distrib
 def inspect_docs(file: BinaryIO, size: int) -> list[tuple[str, int]]:
     """Return path and size in bytes of each file in a zip of documentation.
 
-    Raises :class:`BadUpload` for an archive that is not sound, and for one without index.html at its top.
+    Raises :class:`BadUpload` for an archive that is not sound.
     """
     members = _members(file, size)
-    if "index.html" not in members or members["index.html"].is_directory:
-        raise refusal("The documentation has no index.html at the top of its zip archive.")
     return [(path, member.size) for path, member in members.items() if not member.is_directory]
 
 
@@ -102,11 +100,18 @@ def _metadata(file: BinaryIO, size: int, filename: str, name: Named) -> bytes | 
         return _wheel(file, size, filename)
     if name.extension == ".egg":
         return _pkg_info(file, _members(file, size), "EGG-INFO")
+    if name.filetype == DUMB:  # installers leave it alone
+        if name.extension == ".zip":
+            _members(file, size)
+        else:
+            checked_content(file, size, _PKG_INFO, METADATA_BYTES, needs_top=False)
+        return None
     if name.extension == ".zip":
         top, info = _zip_sdist(file, size)
     else:
         top, info = checked_content(file, size, _PKG_INFO, METADATA_BYTES)
-    if not is_release(top, name.project, name.version):
+    is_flat = not top and info is not None
+    if not is_flat and not is_release(top, name.project, name.version):
         raise refusal(f"The sdist's directory {quoted_path(top)} is not called name-version, as its file is.")
     if info is None:
         raise refusal(f"The sdist has no {quoted_path(f'{top}/{_PKG_INFO}')}: build it with a PEP 517 builder.")

@@ -27,6 +27,8 @@ _LONGEST_VERSION: Final = 255
 _FILENAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
 """What names, versions (``!`` for an epoch, ``+`` for a local one) and tags are made of."""
 _EXTENSIONS: Final = {".whl": "bdist_wheel", ".tar.gz": "sdist", ".zip": "sdist", ".egg": "bdist_egg"}
+DUMB: Final = "bdist_dumb"
+"""An archive of a built tree for one platform, ``name-version.platform.tar.gz``: old, and taken as devpi does."""
 _OTHER_EXTENSIONS: Final = re.compile(
     r"\.(?:exe|msi|rpm|deb|dmg|tgz|tbz|tar|tar\.(?:bz2|xz|Z|zst)|conda|dumb)$", re.IGNORECASE
 )
@@ -54,12 +56,15 @@ def named(filename: str, claims: Claims) -> Named:
         raise refusal(f"{quoted_path(filename)} {kind} not accepted: upload .whl, .tar.gz, .zip or .egg.")
     filetype = _EXTENSIONS[extension]
     claimed_type = text(claims, "filetype")
+    if claimed_type == DUMB and filetype == "sdist":
+        filetype = DUMB
     if claimed_type and claimed_type != filetype:
         raise refusal(f"filename {quoted_path(filename)} does not fit filetype {quoted(claimed_type)}.")
     claimed_name, claimed_version = text(claims, "name"), text(claims, "version")
     project = normalised(claimed_name) if claimed_name else None
     version = parsed_version(claimed_version) if claimed_version else None
-    readings = list(_readings(filename, filename.removesuffix(extension), extension))
+    stem = filename.removesuffix(extension)
+    readings = list(_dumb_readings(stem) if filetype == DUMB else _readings(filename, stem, extension))
     if not readings:
         raise refusal(f"{quoted_path(filename)} has no valid name and version (PEP 440) of a {filetype}.")
     if project is not None and all(project != reading[0] for reading in readings):
@@ -112,6 +117,13 @@ def _readings(filename: str, stem: str, extension: str) -> Iterator[tuple[Normal
         pass
     if extension not in {".whl", ".egg"}:
         yield from _splits(stem)
+
+
+def _dumb_readings(stem: str) -> Iterator[tuple[NormalizedName, Version]]:
+    """Yield name and version before each dot that a platform can stand behind."""
+    dot = len(stem)
+    while (dot := stem.rfind(".", 0, dot)) > 0:
+        yield from _splits(stem[:dot])
 
 
 def _splits(stem: str) -> Iterator[tuple[NormalizedName, Version]]:

@@ -33,10 +33,14 @@ _DIGITS: Final = re.compile(rb"[0-9]{128}")
 """tarfile's patterns for pax headers took quadratic time over digits (CVE-2024-6232)."""
 
 
-def checked_content(file: BinaryIO, size: int, wanted: str, limit: int) -> tuple[str, bytes | None]:
+def checked_content(
+    file: BinaryIO, size: int, wanted: str, limit: int, *, needs_top: bool = True
+) -> tuple[str, bytes | None]:
     """Return the top directory of a sound ``.tar.gz`` and the bytes of ``wanted`` right below it, or None.
 
-    ``size`` is the file's in bytes, ``limit`` that of the wanted member. Raises :class:`BadUpload` with the reason.
+    ``size`` is the file's in bytes, ``limit`` that of the wanted member. A flat archive, which has ``wanted`` itself at
+    its top, has the top directory ``""``; another one has one directory there if it ``needs_top``. Raises
+    :class:`BadUpload` with the reason.
     """
     file.seek(0)
     if zipfile.is_zipfile(file):  # pip would unpack it as one
@@ -44,7 +48,7 @@ def checked_content(file: BinaryIO, size: int, wanted: str, limit: int) -> tuple
     stream = _Inflated(file, size)
     try:
         archive = tarfile.TarFile(fileobj=stream, encoding="utf-8", errors="surrogateescape")
-        found = _walk(archive, stream, wanted, limit)
+        found = _walk(archive, stream, wanted, limit, needs_top=needs_top)
     except tarfile.TarError as error:
         raise _unsound("its tar headers are damaged") from error
     except (ValueError, LookupError, OverflowError, RecursionError, TypeError) as error:
@@ -67,8 +71,11 @@ def _unsound(why: str) -> BadUpload:
     return refusal(f"The file is no sound .tar.gz archive: {why}.")
 
 
-def _walk(archive: tarfile.TarFile, stream: _Inflated, wanted: str, limit: int) -> tuple[str, bytes | None]:
-    top = ""
+def _walk(
+    archive: tarfile.TarFile, stream: _Inflated, wanted: str, limit: int, *, needs_top: bool
+) -> tuple[str, bytes | None]:
+    top = beside = ""
+    is_flat = False
     content: bytes | None = None
     paths: set[str] = set()
     links: set[str] = set()
@@ -78,24 +85,26 @@ def _walk(archive: tarfile.TarFile, stream: _Inflated, wanted: str, limit: int) 
         count += 1
         if count > MEMBERS:
             raise refusal(f"The archive has more than {MEMBERS} members.")
-        path = check_path(member.name)
+        if not needs_top and member.name in {".", "./"}:  # bdist_dumb begins all names so
+            continue
+        path = check_path(member.name if needs_top else member.name.removeprefix("./"))
         top = top or path.partition("/")[0]
         if path.partition("/")[0] != top:
-            raise refusal(f"The sdist has {quoted_path(path)} beside its one directory {quoted_path(top)}.")
-        if member.issparse() or not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
-            raise refusal(f"{quoted_path(path)} in the archive is a device, a pipe or a sparse file.")
-        if member.issym() or member.islnk():
-            _check_link(member, path, top)
+            beside = beside or path
+        _check_kind(member, path, top)
         if member.issym():
             links.add(path)
-        if path == f"{top}/{wanted}":
+        if path in {wanted, f"{top}/{wanted}"}:
+            is_flat = is_flat or path == wanted
             if content is not None or not member.isreg():
                 raise refusal(f"{quoted_path(path)} in the archive is there twice or is no plain file.")
             content = _content(stream, member, limit)
         paths.add(path)
     stream.check_ended_in_zeros()
     _check_nothing_below(links, paths)
-    return top, content
+    if beside and needs_top and not is_flat:
+        raise refusal(f"The sdist has {quoted_path(beside)} beside its one directory {quoted_path(top)}.")
+    return "" if is_flat else top, content
 
 
 def _content(stream: _Inflated, member: tarfile.TarInfo, limit: int) -> bytes:
@@ -105,6 +114,13 @@ def _content(stream: _Inflated, member: tarfile.TarInfo, limit: int) -> bytes:
     if len(content) != member.size:
         raise _unsound("it is cut short")
     return content
+
+
+def _check_kind(member: tarfile.TarInfo, path: str, top: str) -> None:
+    if member.issparse() or not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
+        raise refusal(f"{quoted_path(path)} in the archive is a device, a pipe or a sparse file.")
+    if member.issym() or member.islnk():
+        _check_link(member, path, top)
 
 
 def _check_link(member: tarfile.TarInfo, path: str, top: str) -> None:

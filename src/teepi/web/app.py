@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from teepi import logs
-from teepi.errors import BadRequest, MethodNotAllowed, NotFound, TeepiError, Unavailable
+from teepi.errors import BadRequest, MethodNotAllowed, NotFound, TeepiError, Unauthorized, Unavailable
 from teepi.files import Outcome
 from teepi.http_semantics import decode_target, shown_target
 from teepi.index_settings import RESERVED_USERS
@@ -95,7 +95,7 @@ class App:
         self._gate = private.gate
         devpi, stages, uploads, search = private.devpi, private.stages, private.uploads, private.search
         self._writes: list[tuple[str, re.Pattern[str], Handler]] = [
-            ("POST", re.compile(r"/\+operator/(?P<call>[a-z]+)"), lambda r, m: operator.over_tcp(r, m["call"])),
+            ("POST", re.compile(r"/\+operator/(?P<call>[a-z-]+)"), lambda r, m: operator.over_tcp(r, m["call"])),
             ("POST", re.compile(r"/\+login/?"), lambda r, _: devpi.login(r)),
             ("PUT", re.compile(_USER), lambda r, m: devpi.create_user(r, m["user"])),
             ("PATCH", re.compile(_USER), lambda r, m: devpi.modify_user(r, m["user"])),
@@ -281,7 +281,7 @@ class App:
             response = answers.devpi_error(error)
         else:
             response = answers.error(error)
-        if request.method not in _METHODS:
+        if request.method not in _METHODS and not isinstance(error, Unauthorized):  # devpi's client looks for that word
             answers.say_reason(response, error.message)
         response.headers["X-Request-ID"] = request_id  # what stands in the log; whoever complains can name it
         if isinstance(error, BadRequest):

@@ -1,4 +1,4 @@
-"""Handlers for operators: each call of ``operations`` as JSON, one object on a line, while it runs.
+"""Handlers for operators: each operation as JSON, one object on a line, while it runs.
 
 ``over_socket`` is for the unix socket, whose mode is the permission; ``over_tcp`` asks for the token.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
 
     from teepi.lists import ProjectLists
-    from teepi.operations import Events, Operations
+    from teepi.operator_calls import Calls, Events
     from teepi.pages import Pages
     from teepi.web.connection import Connection
 
@@ -35,9 +35,9 @@ _MOST_BYTES: Final = 1 << 20  # aiohttp's own limit for a body
 class OperatorHandlers:
     """What needs a permission, and what proxpi lets anyone do."""
 
-    def __init__(self, operations: Operations, pages: Pages, lists: ProjectLists, token: str | None) -> None:
-        """Answer from ``operations``; without a ``token`` nobody is let in over TCP."""
-        self._operations = operations
+    def __init__(self, calls: Calls, pages: Pages, lists: ProjectLists, token: str | None) -> None:
+        """Answer ``calls``; without a ``token`` nobody is let in over TCP."""
+        self._calls = calls
         self._pages = pages
         self._lists = lists
         self._token = token
@@ -48,7 +48,9 @@ class OperatorHandlers:
         expected = self._token or ""
         is_right = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), expected.encode())
         if not (expected and is_right and scheme.lower() == "bearer"):
-            raise Forbidden("This is for operators: send the token of the data directory, or use 'teepi cache'.")
+            raise Forbidden(
+                "This is for operators: send the token of the data directory, or use teepi's commands on its machine."
+            )
         return await self._answer(request, call)
 
     async def over_socket(self, request: BaseRequest) -> web.StreamResponse:
@@ -62,7 +64,7 @@ class OperatorHandlers:
             return answers.error(error)
 
     async def _answer(self, request: BaseRequest, call: str) -> web.StreamResponse:
-        events = self._operations.call(call, await _arguments(request))
+        events = self._calls.call(call, await _arguments(request))
         response = web.StreamResponse(
             headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"},
         )

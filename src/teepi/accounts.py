@@ -91,7 +91,7 @@ class Accounts:
                 {user.name: user for user in users},
                 {index.name: index for index in indexes},
                 {token.id: token for token in tokens},
-                unavailable=self._archive.problem if self._archive.is_missing else None,
+                unavailable=None if self._archive.missing is None else self._archive.problem,
             )
         )
 

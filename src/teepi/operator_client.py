@@ -155,8 +155,11 @@ async def _direct_accounts(stack: AsyncExitStack, settings: Settings, *, begins:
             f"A teepi uses the data directory {settings.data_dir}, but no socket answers in {settings.cache_dir}: name "
             "its cache directory with --cache-dir, run this as its user, or name its address with --url."
         ) from None
-    if archive.is_missing:
-        raise StoreError(archive.problem)
+    if archive.missing is not None:
+        raise StoreError(
+            f"The data directory {settings.data_dir} cannot be used ({archive.missing}): let this user write there, or "
+            "name another with --data-dir."
+        )
     scope = TaskScope()
     credentials = Credentials(scope)
     stack.callback(credentials.close)

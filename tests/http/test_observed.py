@@ -167,7 +167,16 @@ async def test_ready_asks_an_idle_upstream_once(upstream: Upstream, make_teepi: 
     reports = await asyncio.gather(*(ready(teepi) for _ in range(5)))
     assert (
         reports
-        == [(200, {"status": "ok", "problems": [], "checks": dict.fromkeys(("disk", "cache", "catalogue", _UPSTREAM))})]
+        == [
+            (
+                200,
+                {
+                    "status": "ok",
+                    "problems": [],
+                    "checks": dict.fromkeys(("disk", "cache", "catalogue", "data", _UPSTREAM)),
+                },
+            )
+        ]
         * 5
     )
     assert [(request.method, request.path) for request in upstream.requests] == [("HEAD", "/simple/")]

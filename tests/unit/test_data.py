@@ -273,7 +273,7 @@ async def test_directory_that_cannot_be_made_is_as_if_empty_and_takes_nothing(tm
     for root in (tmp_path / "taken", tmp_path / "taken" / "data"):
         archive = Archive(root)
         await asyncio.to_thread(archive.open, 0)
-        assert archive.is_missing
+        assert archive.missing is not None
         assert archive.problem is not None
         assert f"The data directory {root} cannot be made or written" in archive.problem
         assert await archive.database.read(projects.contents) == {}
@@ -293,7 +293,7 @@ async def test_directory_that_cannot_be_written_is_read(tmp_path: Path, monkeypa
     monkeypatch.setattr("teepi.data.archive.DirectoryLock.take", refuse)
     archive = Archive(root)
     await asyncio.to_thread(archive.open, 0)
-    assert not archive.is_missing
+    assert archive.missing is None
     rows = await archive.database.read(lambda c: c.execute("SELECT name FROM indexes").fetchall())
     assert rows == [(INDEX,)]
     with pytest.raises(DataUnavailable, match=r"cannot be written \(Read-only file system\): private indexes can be"):

@@ -45,8 +45,8 @@ class Archive:
         self.blobs = Blobs(root)
         self.problem: str | None = None
         """One sentence when nothing can be written, else None."""
-        self.is_missing = False
-        """Whether there is none and none can be made: there are no private indexes then."""
+        self.missing: str | None = None
+        """Why there is none and none can be made, else None: there are no private indexes then."""
         self._database: Database | None = None
         self._lock = DirectoryLock(root)
         self._alone = threading.Lock()
@@ -120,7 +120,7 @@ class Archive:
                 "nothing can be uploaded or changed until teepi is restarted and can."
             )
             return Database.open_to_read(path, self.problem)
-        self.is_missing = True
+        self.missing = reason
         self.problem = (
             f"The data directory {self.root} cannot be made or written ({reason}): teepi has no private indexes, and "
             "takes no upload; let teepi write there, or give it another with --data-dir, and restart it."

@@ -88,7 +88,7 @@ class PrivateIndexes:
                 "root/pypi elsewhere. Set a password with 'teepi user passwd root'."
             )
         threads = ThreadPoolExecutor(_CHECKING_THREADS, thread_name_prefix="uploads")
-        undo.callback(threads.shutdown)
+        undo.push_async_callback(asyncio.to_thread, threads.shutdown)
         stages = Stages(archive, accounts, indexes, pages)
         uploads = Uploads(archive, threads, changed)
         return cls(live, scope, indexes, pages, accounts, stages, uploads, Gate(accounts), archive.problem)

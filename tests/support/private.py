@@ -32,21 +32,21 @@ def put_index(connection: sqlite3.Connection, name: str = INDEX, **values: Any) 
 
 
 @cache
-def _database() -> bytes:
+def _database(*, volatile: bool) -> bytes:
     with tempfile.TemporaryDirectory() as directory:
         archive = Archive(Path(directory))
         archive.open(0)
         archive.database.write_now(lambda connection: accounts.put_user(connection, "root", None, "", {}))
-        archive.database.write_now(put_index)
+        archive.database.write_now(lambda connection: put_index(connection, volatile=volatile))
         archive.close_now()
         return (Path(directory) / NAME).read_bytes()
 
 
-def prepare(root: Path) -> None:
+def prepare(root: Path, *, volatile: bool = True) -> None:
     """Make a data directory with the stage :data:`INDEX`, as a server leaves it that has stopped."""
     for directory in (root, root / FILES, root / INCOMING):
         directory.mkdir(mode=0o700, parents=True)
-    (root / NAME).write_bytes(_database())
+    (root / NAME).write_bytes(_database(volatile=volatile))
     for path in (root / NAME, root / "lock"):
         path.touch()
         path.chmod(0o600)

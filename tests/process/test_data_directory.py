@@ -102,6 +102,26 @@ async def test_data_directory_that_is_read_only_is_read(
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
 
 
+async def test_data_directory_on_a_full_disk_is_read(
+    make_process: MakeProcess, tmp_path: Path, mounted: Mounted
+) -> None:
+    """Not even the log of the database finds room at the start: pages are served, an upload is 503."""
+    root, saved = tmp_path / "data", tmp_path / "saved"
+    prepare(root)
+    teepi = await make_process()
+    assert (await upload(teepi.address, FILE, "private")).status == 200
+    assert await teepi.terminate() == 0
+    root.rename(saved)
+    root.mkdir()
+    fill = ["sh", "-c", f"cp -a {saved}/. {root} && cat /dev/zero >{root}/ballast 2>{root}.log || true"]
+    teepi = await make_process(prefix=mounted(["mount", "-t", "tmpfs", "-o", "size=256k", "full", root], fill))
+    assert list(await shown(teepi.address, "private")) == [FILE.filename]
+    assert (await upload(teepi.address, sdist("other"), "other")).status == 503
+    assert "cannot be written" in teepi.stderr
+    assert await teepi.terminate() == 0
+    assert "Traceback" not in teepi.stderr
+
+
 @pytest.mark.parametrize("harm", ["newer", "damaged"])
 async def test_data_directory_that_may_have_private_indexes_and_cannot_be_used_is_refused(
     make_process: MakeProcess, tmp_path: Path, harm: str

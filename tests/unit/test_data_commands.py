@@ -317,7 +317,7 @@ def rewritten(saved: Path, change: Callable[[dict[str, bytes]], dict[str, bytes]
         for name, data in change(members).items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
-            if name == "link":
+            if data == b"link":
                 member.type, member.linkname, member.size = tarfile.SYMTYPE, "/etc/passwd", 0
             tar.addfile(member, io.BytesIO(data))
 
@@ -344,7 +344,7 @@ def wrong_bytes(members: dict[str, bytes]) -> dict[str, bytes]:
         (lambda members: {**members, "../outside": b"x"}, "it has '../outside'"),
         (lambda members: {**members, "/outside": b"x"}, "it has '/outside'"),
         (lambda members: {**members, f"v1/files/aa/{'b' * 64}": b"x"}, "This is no backup of a data directory"),
-        (lambda members: {**members, "link": b""}, "it has 'link'"),
+        (lambda members: {**members, "operator-token": b"link"}, "it has 'operator-token'"),
         (lambda members: {name: data for name, data in members.items() if name != NAME}, "it has no database"),
         (newer, "is of a newer teepi (schema 99; this one knows 1)"),
         (without_file, f"is missing ({INDEX}/{FILENAME})"),

@@ -173,7 +173,6 @@ class Archive:
 
     async def close(self) -> None:
         """Wait for what runs, close, and give the lock up, or the waiting for it."""
-        self._lock.stop_waiting()
         await asyncio.to_thread(self.close_now)
 
     def close_now(self) -> None:

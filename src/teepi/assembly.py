@@ -189,7 +189,7 @@ async def assemble(  # noqa: PLR0915 - one line for each service
     undo.callback(senders.close)
 
     def problems() -> list[str]:
-        found = store.problem, catalog.problem, keeper.problem, private.problem
+        found = store.problem, catalog.problem, keeper.problem, private.problem()
         return [sentence for sentence in found if sentence]
 
     history = History(metrics, store)

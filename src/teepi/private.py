@@ -55,8 +55,8 @@ class PrivateIndexes:
     stages: Stages
     uploads: Uploads
     gate: Gate
-    problem: str | None
-    """One sentence when the data directory cannot be written, else None."""
+    problem: Callable[[], str | None]
+    """Gives one sentence when the data directory cannot be written, or an upload failed lately."""
 
     @classmethod
     async def open(
@@ -91,7 +91,7 @@ class PrivateIndexes:
         undo.push_async_callback(asyncio.to_thread, threads.shutdown)
         stages = Stages(archive, accounts, indexes, pages)
         uploads = Uploads(archive, threads, changed)
-        return cls(live, scope, indexes, pages, accounts, stages, uploads, Gate(accounts), archive.problem)
+        return cls(live, scope, indexes, pages, accounts, stages, uploads, Gate(accounts), archive.trouble)
 
     def handlers(self, senders: Senders, limits: Limits, search: Search) -> Private:
         """Return what answers requests."""

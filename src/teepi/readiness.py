@@ -81,7 +81,7 @@ class Readiness:
         *,
         catalogue_problem: Callable[[], str | None],
         cache_problem: Callable[[], str | None],
-        data_problem: str | None,
+        data_problem: Callable[[], str | None],
         circuit_wait_seconds: Callable[[str], float],
         offline: Callable[[], bool],
     ) -> None:
@@ -110,7 +110,7 @@ class Readiness:
             "disk": disk,
             "cache": self.cache_problem(),
             "catalogue": self._catalogue_problem(),
-            "data": self._data_problem,
+            "data": self._data_problem(),
             **{f"upstream of {index}": problem for index, problem in zip(indexes, upstreams, strict=True)},
         }
         problems = [problem for problem in checks.values() if problem]

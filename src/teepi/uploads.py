@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from packaging.utils import InvalidName, canonicalize_name
 
 from teepi.data import StoredDocs, StoredFile, StoredVersion, projects
-from teepi.data.archive import disk_failed
 from teepi.distributions import check_digests, inspect, inspect_docs
 from teepi.errors import BadUpload, Conflict, Forbidden, NotFound
 from teepi.tasks import in_executor
@@ -70,14 +69,14 @@ class Uploads:
         try:
             return await in_executor(self._threads, self._archive.blobs.begin)
         except OSError as error:
-            raise disk_failed(error) from error
+            raise self._archive.failed(error) from error
 
     async def write(self, incoming: Incoming, data: bytes) -> None:
         """Append to an upload. Raises :class:`Unavailable` when the disk does not take it."""
         try:
             await in_executor(self._threads, incoming.write, data)
         except OSError as error:
-            raise disk_failed(error) from error
+            raise self._archive.failed(error) from error
 
     async def end(self, incoming: Incoming) -> None:
         """Close an upload and remove what was not kept: behind whatever still writes, also when its client has gone."""
@@ -106,7 +105,7 @@ class Uploads:
         try:
             found = await in_executor(self._threads, check)
         except OSError as error:
-            raise disk_failed(error) from error
+            raise self._archive.failed(error) from error
         now = time.time()
         key = version_key(found.version)
         sha256, md5, blake2b = incoming.digests
@@ -187,7 +186,7 @@ class Uploads:
         try:
             await in_executor(self._threads, check)
         except OSError as error:
-            raise disk_failed(error) from error
+            raise self._archive.failed(error) from error
         now = time.time()
 
         def write(connection: sqlite3.Connection) -> tuple[StoredDocs, list[str]]:

@@ -64,7 +64,7 @@ async def test_upload_is_answered_once_all_of_it_is_on_disk(
 async def test_upload_whose_rows_are_refused_is_not_there_and_the_server_goes_on(
     make_process: MakeProcess, tmp_path: Path, strace: Strace, call: str, when: str, refusal: str, said: str
 ) -> None:
-    """503 with the sentence, nothing on the page, right after a restart; the mirror does not notice."""
+    """503 with the sentence, which is shown until an upload is kept; nothing on the page, sound after a restart."""
     root = tmp_path / "data"
     prepare(root)
     inject = ["-e", f"inject={call}:error={refusal}:when={when}"]
@@ -73,9 +73,10 @@ async def test_upload_whose_rows_are_refused_is_not_there_and_the_server_goes_on
     assert answer.status == 503
     assert said in answer.body.decode()
     assert await shown(teepi.address, "demo") == {}
-    assert (await status(teepi))["problems"] == []
+    assert [said in each for each in (await status(teepi))["problems"]] == [True]
     if "+" not in when:
         assert (await upload(teepi.address, OTHER, "other")).status == 200
+        assert (await status(teepi))["problems"] == []
     await teepi.kill9()
     teepi = await make_process()
     links = {**await shown(teepi.address, "demo"), **await shown(teepi.address, "other")}

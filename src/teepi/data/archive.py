@@ -14,6 +14,7 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from teepi.data import projects
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 LOCK_WAIT_SECONDS: Final = 15.0  # a restart: the old process may still drain
+_LATELY_SECONDS: Final = 600.0
 RESTORING: Final = "restoring-"
 """Before the name of what a restore has not put in its place yet."""
 
@@ -47,6 +49,7 @@ class Archive:
         """One sentence when nothing can be written, else None."""
         self.missing: str | None = None
         """Why there is none and none can be made, else None: there are no private indexes then."""
+        self._failure: tuple[float, str] | None = None
         self._database: Database | None = None
         self._lock = DirectoryLock(root)
         self._alone = threading.Lock()
@@ -57,6 +60,22 @@ class Archive:
         if self._database is None:
             raise RuntimeError("the data directory is not open")
         return self._database
+
+    def failed(self, error: OSError) -> Unavailable:
+        """Return what a client is told when an upload cannot be written, and note it."""
+        answer = disk_failed(error)
+        self._note(answer)
+        return answer
+
+    def _note(self, answer: Unavailable) -> None:
+        self._failure = time.monotonic(), f"An upload failed: {answer.message}"
+
+    def trouble(self) -> str | None:
+        """Return :attr:`problem`, or a sentence when an upload failed lately and none has been kept since."""
+        if self.problem is None and self._failure is not None:
+            failed_at, sentence = self._failure
+            return sentence if time.monotonic() - failed_at < _LATELY_SECONDS else None
+        return self.problem
 
     def open(self, wait_seconds: float = LOCK_WAIT_SECONDS) -> None:
         """Lock and open the data directory, made if it is not there (blocking), and remove what a crash left.
@@ -141,10 +160,15 @@ class Archive:
 
         def in_writer() -> _T:
             try:
-                return self.database.write_now(both)
+                result = self.database.write_now(both)
             except OSError as error:  # of the file: no commit was begun
                 self._remove([incoming.digests[0]])
-                raise disk_failed(error) from error
+                raise self.failed(error) from error
+            except Unavailable as error:
+                self._note(error)
+                raise
+            self._failure = None
+            return result
 
         return await self.database.in_writer(in_writer)
 

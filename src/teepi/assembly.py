@@ -250,7 +250,7 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         OpsHandlers(registry, metrics, lambda: catalog.totals, problems, readiness, exposition, history),
         ui,
         operator,
-        private.handlers(senders, limits, search),
+        private.handlers(files, senders, limits, search),
         metrics,
         live,
         proxpi_invalidation=settings.proxpi_invalidation,

@@ -69,6 +69,16 @@ def version_of_filename(filename: str) -> Version | None:
         return None
 
 
+def interpreters_of_filename(filename: str) -> str:
+    """Return what upload forms call ``pyversion``: the interpreters of a wheel, ``source`` for an sdist."""
+    if not filename.endswith(".whl"):
+        return "source"
+    try:
+        return ".".join(sorted({tag.interpreter for tag in parse_wheel_filename(filename)[3]}))
+    except ValueError:
+        return ""
+
+
 @lru_cache(maxsize=4096)
 def _normalised(name: str) -> str | None:
     try:

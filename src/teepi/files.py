@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from teepi.download import Download, State
 from teepi.download_report import ended, line
-from teepi.errors import Mismatch, Offline, RangeNotSatisfiable, TeepiError, Unavailable
+from teepi.errors import Mismatch, Offline, RangeNotSatisfiable, TeepiError, Unavailable, UpstreamError
 from teepi.hot_entries import InFile
 from teepi.readable import Cursor
 from teepi.transfer import Transfer
@@ -318,6 +318,24 @@ class Files:
                 msg = f"Upstream has not begun to send {body.name} yet; teepi goes on fetching it. Try again."
                 raise Unavailable(msg) from None
         if body.failure is not None and not body.released:  # nothing has been said to this client yet
+            raise body.failure.with_traceback(None)
+
+    @staticmethod
+    async def arrive(opened: Opened) -> None:
+        """Wait until all of a file is here and right, holding up nobody who reads it from memory.
+
+        Raises the download's failure, or :class:`UpstreamError` when no file holds it.
+        """
+        body, cursor = opened.body, opened.cursor
+        if not isinstance(body, Download):
+            return
+        while not body.released and not body.ended:
+            await body.wait_beyond(cursor.position)
+            body.advance(cursor, max(0, body.limit - cursor.position))
+        if body.ring is not None and body.released:
+            msg = f"There is no room on the disk for {body.name}, so it cannot be looked into."
+            raise UpstreamError(msg)
+        if body.failure is not None:
             raise body.failure.with_traceback(None)
 
     async def bring(self, record: FileRecord) -> str:

@@ -92,5 +92,9 @@ class Limits:
     """So long an origin that answers no ranges is asked for none."""
     absent_seconds: float = 10.0
     """How long upstream's 404 for a project is remembered."""
+    push_answer_seconds: float = 120.0
+    """Of another repository, for each file that is pushed there: it hashes and checks before it answers."""
+    push_rate_bytes: int = 32 * KIB
+    """A second; for so many bytes of a file that is pushed elsewhere one second more is waited."""
     partial_max_age_days: float = 7.0
     """Partials that no one touched for so long are deleted at start."""

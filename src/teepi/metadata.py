@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec.structs import replace
 
-from teepi.download import Download
 from teepi.errors import (
     BadWheel,
     Interrupted,
@@ -198,7 +197,7 @@ class CoreMetadata:
             return stored.content
         opened = self._files.open(record)
         try:
-            await self._arrive(opened)
+            await self._files.arrive(opened)
             file, size = opened.body.file, opened.body.total
             if file is None or size is None or size > METADATA_BYTES:
                 msg = f"{record.filename} cannot be looked into."
@@ -260,7 +259,7 @@ class CoreMetadata:
             opened.close()
 
     async def _out_of_file(self, wheel: FileRecord, opened: Opened, keep: Keep) -> tuple[StoredMetadata, bool]:
-        await self._arrive(opened)
+        await self._files.arrive(opened)
         body = opened.body
         file, size = body.file, body.total
         if file is None or size is None:
@@ -281,21 +280,6 @@ class CoreMetadata:
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._store.executor, work)
-
-    @staticmethod
-    async def _arrive(opened: Opened) -> None:
-        """Wait until all of a file is here and right, holding up nobody who reads it from memory."""
-        body, cursor = opened.body, opened.cursor
-        if not isinstance(body, Download):
-            return
-        while not body.released and not body.ended:
-            await body.wait_beyond(cursor.position)
-            body.advance(cursor, max(0, body.limit - cursor.position))
-        if body.ring is not None and body.released:
-            msg = f"There is no room on the disk for {body.name}, so it cannot be looked into."
-            raise UpstreamError(msg)
-        if body.failure is not None:
-            raise body.failure.with_traceback(None)
 
     async def _out_of_ranges(self, wheel: FileRecord, keep: Keep) -> tuple[StoredMetadata, bool] | None:
         """Read core metadata out of the remote wheel; None when upstream's ranges do not lead to it."""

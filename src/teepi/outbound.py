@@ -33,6 +33,10 @@ class PrivateAddress(OSError):
     """A name has no public address."""
 
 
+class PrivateTarget(UpstreamError):
+    """A request was to go to a private address, which is not allowed there."""
+
+
 class _Resolver(AbstractResolver):
     """Gives out public addresses only, save for ``trusted`` hosts; what it gives out is what is connected to."""
 
@@ -127,8 +131,9 @@ class Outbound:
         *,
         decompress: bool,
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - of one hop's socket; the caller bounds the whole
+        data: aiohttp.FormData | None = None,
     ) -> aiohttp.ClientResponse:
-        """Ask for ``url`` and follow redirects; return the last answer.
+        """Ask for ``url`` and follow redirects; return the last answer. With ``data`` to send none is followed.
 
         Raises :class:`UpstreamError` for a hop that is refused, and what aiohttp raises.
         """
@@ -154,13 +159,14 @@ class Outbound:
                     allow_redirects=False,
                     proxy=proxy,
                     timeout=timeout,
+                    data=data,
                 )
             except aiohttp.ClientConnectorError as error:
                 if isinstance(error.os_error, PrivateAddress):
                     raise _private(origin) from error
                 raise
             location = response.headers.get("Location") if response.status in _REDIRECTS else None
-            if location is None:
+            if location is None or data is not None:
                 return response
             response.release()
             url, link_user = _target(response.url, location), None
@@ -188,12 +194,12 @@ class Outbound:
             raise _private(origin)
 
 
-def _private(origin: Origin) -> UpstreamError:
+def _private(origin: Origin) -> PrivateTarget:
     msg = (
         f"{origin.host} is at a private address, and only a configured upstream may be; "
         "set allow_private for this index if that is meant."
     )
-    return UpstreamError(msg)
+    return PrivateTarget(msg)
 
 
 def _target(url: URL, location: str) -> str:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from teepi.accounts import Accounts
 from teepi.credentials import Credentials
 from teepi.data import Archive
+from teepi.documentation import Documentation
+from teepi.external import External
+from teepi.mirrored import Mirrored
 from teepi.search_query import Project
 from teepi.stages import Stages
 from teepi.uploads import Uploads
@@ -18,6 +21,7 @@ from teepi.versions import rank
 from teepi.web import answers
 from teepi.web.app import Private
 from teepi.web.devpi import DevpiHandlers
+from teepi.web.docs import DocsHandlers
 from teepi.web.gate import Gate
 from teepi.web.search import SearchHandlers
 from teepi.web.stages import StageHandlers
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
     from aiohttp.web_request import BaseRequest
 
+    from teepi.files import Files
     from teepi.index_settings import IndexSettings
     from teepi.indexes import Indexes
     from teepi.limits import Limits
@@ -88,21 +93,24 @@ class PrivateIndexes:
                 "root/pypi elsewhere. Set a password with 'teepi user passwd root'."
             )
         threads = ThreadPoolExecutor(_CHECKING_THREADS, thread_name_prefix="uploads")
-        undo.push_async_callback(asyncio.to_thread, threads.shutdown)
+        undo.push_async_callback(asyncio.to_thread, threads.shutdown)  # it waits for them
         stages = Stages(archive, accounts, indexes, pages)
         uploads = Uploads(archive, threads, changed)
         return cls(live, scope, indexes, pages, accounts, stages, uploads, Gate(accounts), archive.trouble)
 
-    def handlers(self, senders: Senders, limits: Limits, search: Search) -> Private:
+    def handlers(self, files: Files, senders: Senders, limits: Limits, search: Search) -> Private:
         """Return what answers requests."""
+        mirrored = Mirrored(self.indexes, self.pages, files, self.uploads, self.live)
+        external = External(self.stages, self.live, limits)
         return Private(
             self.gate,
             DevpiHandlers(self.accounts, self.gate, lambda index: self._projects(index, search), self.outside),
             StageHandlers(
                 self.stages, self.indexes, self.pages, senders, self.outside, refresh_seconds=limits.refresh_seconds
             ),
-            UploadHandlers(self.accounts, self.gate, self.stages, self.uploads, self.live),
+            UploadHandlers(self.accounts, self.gate, self.stages, self.uploads, mirrored, external, self.live),
             SearchHandlers(search, self.permitted),
+            DocsHandlers(Documentation(self.stages), self.stages, senders),
         )
 
     def outside(self, request: BaseRequest) -> str:

@@ -58,7 +58,7 @@ class Release:
     files: Sequence[StoredFile]
     docs: StoredDocs | None
     results: Sequence[StoredResult]
-    """Of test runs, for all of its files."""
+    """Of test runs, for all of its files; without what they said."""
 
 
 class Stages:
@@ -182,7 +182,7 @@ class Stages:
                 of_stage = []
                 for each in projects.versions(connection, name, project, key):
                     files = projects.files(connection, name, project, each.version_key)
-                    results = projects.results(connection, [file.id for file in files])
+                    results = projects.results(connection, [file.id for file in files], with_content=False)
                     of_stage.append(Release(each, files, docs.get(each.version_key), results))
                 found += sorted(of_stage, key=lambda release: rank(release.version.version), reverse=True)
             return found
@@ -212,10 +212,9 @@ class Stages:
 
     async def result(self, file: StoredFile, number: int) -> str:
         """Return what a test run said of a file: JSON. Raises :class:`NotFound`."""
-        found = await self._archive.database.read(lambda c: projects.results(c, [file.id]))
-        for each in found:
-            if each.id == number:
-                return each.content
+        found = await self._archive.database.read(lambda c: projects.result(c, file.id, number))
+        if found is not None:
+            return found
         raise NotFound(f"There is no such result of a test run of {file.filename}.")
 
     async def open(self, file: StoredFile | StoredDocs) -> CachedFile:

@@ -6,6 +6,7 @@ it leaves nothing. Who may is asked of ``directory`` by those who call.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
@@ -65,7 +66,7 @@ class Uploads:
         self._changed = changed
 
     async def begin(self) -> Incoming:
-        """Return a file for what arrives; whoever calls writes to it and ends it."""
+        """Return a file for what arrives; whoever calls gives it to :meth:`end` in the end."""
         try:
             return await in_executor(self._threads, self._archive.blobs.begin)
         except OSError as error:
@@ -79,8 +80,8 @@ class Uploads:
             raise self._archive.failed(error) from error
 
     async def end(self, incoming: Incoming) -> None:
-        """Close an upload and remove what was not kept: behind whatever still writes, also when its client has gone."""
-        await in_executor(self._threads, incoming.abort)
+        """Let go of what arrived, kept or not; also when whoever calls is cancelled."""
+        await asyncio.shield(in_executor(self._threads, incoming.abort))
 
     # -- files ---------------------------------------------------------------------------------------
 
@@ -92,9 +93,12 @@ class Uploads:
         incoming: Incoming,
         claims: Claims,
         *,
-        what: str = "upload",
+        pushed_from: str | None = None,
     ) -> Kept:
-        """Check a distribution and keep it. Raises :class:`BadUpload` and :class:`Conflict`."""
+        """Check a distribution and keep it; ``pushed_from`` is the index that it comes from, if any.
+
+        Raises :class:`BadUpload` and :class:`Conflict`.
+        """
 
         def check() -> Distribution:
             check_digests(claims, *incoming.digests)
@@ -110,7 +114,8 @@ class Uploads:
         key = version_key(found.version)
         sha256, md5, blake2b = incoming.digests
         metadata = found.core_metadata
-        entry = {"what": what, "who": asker.said, "when": list(time.gmtime(now)[:6]), "dst": index.name}
+        source = {"what": "upload"} if pushed_from is None else {"what": "push", "src": pushed_from}
+        entry = {**source, "who": asker.said, "when": list(time.gmtime(now)[:6]), "dst": index.name}
         file = StoredFile(
             *(0, index.name, found.project, key, found.filename, sha256, incoming.size, md5, blake2b),
             *(found.filetype, _one(claims, "pyversion") or "", found.requires_python),
@@ -266,9 +271,8 @@ class Uploads:
 
     # -- results of test runs ------------------------------------------------------------------------
 
-    async def result(self, asker: Asker, file: StoredFile, content: Any) -> int:  # noqa: ANN401 - JSON
-        """Keep what a test run (``devpi test``) said of a file; return its number."""
-        text = json.dumps(content)
+    async def result(self, asker: Asker, file: StoredFile, text: str) -> int:
+        """Keep what a test run (``devpi test``) said of a file, JSON, as it came; return its number."""
         number = await self._archive.database.write(
             lambda c: projects.add_result(c, file.id, time.time(), asker.said, text)
         )
@@ -331,12 +335,8 @@ class Uploads:
                         projects.add_result(connection, new, result.posted_at, result.posted_by, result.content)
                 log.append([200, "store_releasefile", copy.path])
             for each in manual if docs else ():
-                replaced += [
-                    old.sha256
-                    for old in projects.docs(connection, target.name, project)
-                    if old.version_key == key and old.sha256 != each.sha256
-                ]
-                projects.put_docs(connection, replace(each, index=target.name, uploaded_at=now, uploaded_by=asker.said))
+                copied = replace(each, index=target.name, uploaded_at=now, uploaded_by=asker.said)
+                replaced += _replace_docs(connection, copied, is_volatile=target.is_volatile)
                 log.append([200, "uploaddoc", project, release.version, "->", target.name])
             return log, replaced
 
@@ -383,6 +383,21 @@ def _attestations(claims: Claims) -> str | None:
     if not isinstance(found, list) or not all(isinstance(each, dict) and "envelope" in each for each in found):
         raise BadUpload("the attestations are no JSON list of attestation objects (PEP 740)")
     return json.dumps(found) if found else None
+
+
+def _replace_docs(connection: sqlite3.Connection, docs: StoredDocs, *, is_volatile: bool) -> list[str]:
+    """Write documentation; return the sha256 of what it replaces. Raises :class:`Conflict` where that stays."""
+    before = [
+        each.sha256
+        for each in projects.docs(connection, docs.index, docs.project)
+        if each.version_key == docs.version_key and each.sha256 != docs.sha256
+    ]
+    if before and not is_volatile:
+        raise Conflict(
+            f"{docs.project} {docs.version_key} has documentation already in non-volatile index {docs.index}"
+        )
+    projects.put_docs(connection, docs)
+    return before
 
 
 def _require_volatile(index: IndexConfig, what: str, *, force: bool) -> None:

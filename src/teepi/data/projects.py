@@ -88,7 +88,7 @@ class StoredResult:
     posted_at: float
     posted_by: str
     content: str
-    """JSON as posted."""
+    """JSON as posted; empty where it was not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,14 +216,23 @@ def docs(connection: sqlite3.Connection, index: str, project: str) -> list[Store
     return [StoredDocs(*row) for row in rows]
 
 
-def results(connection: sqlite3.Connection, file_ids: Sequence[int]) -> list[StoredResult]:
-    """Return what test runs said of files, oldest first."""
+def results(
+    connection: sqlite3.Connection, file_ids: Sequence[int], *, with_content: bool = True
+) -> list[StoredResult]:
+    """Return what test runs said of files, oldest first; each content may have megabytes."""
+    content = "content" if with_content else "''"
     rows = connection.execute(
-        "SELECT id, file_id, posted_at, posted_by, content FROM results "
+        f"SELECT id, file_id, posted_at, posted_by, {content} FROM results "
         f"WHERE file_id IN ({_marks(file_ids)}) ORDER BY id",
         tuple(file_ids),
     )
     return [StoredResult(*row) for row in rows]
+
+
+def result(connection: sqlite3.Connection, file_id: int, number: int) -> str | None:
+    """Return what one test run said of a file."""
+    row = connection.execute("SELECT content FROM results WHERE id = ? AND file_id = ?", (number, file_id)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def contents(connection: sqlite3.Connection) -> dict[str, int]:

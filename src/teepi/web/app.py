@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from teepi.live import Live
     from teepi.metrics import Metrics
     from teepi.web.devpi import DevpiHandlers
+    from teepi.web.docs import DocsHandlers
     from teepi.web.files import FileHandlers
     from teepi.web.gate import Gate
     from teepi.web.legacy import LegacyHandlers
@@ -52,6 +53,7 @@ _OURS: Final = f"(?!(?:{'|'.join(sorted(RESERVED_USERS))})(?:/|$))"
 _USER: Final = rf"/(?P<user>{_OURS}[^/+]+)/?"
 _INDEX: Final = rf"/(?P<index>{_OURS}[^/+]+/[^/+]+)"
 _PROJECT: Final = _INDEX + r"/(?P<name>[^/+]+)"
+_VERSION: Final = _PROJECT + r"/(?P<version>(?!\+)[^/]+)"
 _FILE: Final = _INDEX + r"/\+f/(?P<prefix>[0-9a-f]{3}/[0-9a-f]{13})/(?P<file>[^/]+)"
 # Links of a page behind an empty segment (/simple//name/) lead here: how many to climb clients do not agree on.
 _BELOW: Final = r"(?:(?:/(?:simple|index|pypi/simple)|/[^/+]+/[^/+]+/\+simple)/*)?"
@@ -69,6 +71,7 @@ class Private:
     stages: StageHandlers
     uploads: UploadHandlers
     search: SearchHandlers
+    docs: DocsHandlers
 
 
 class App:
@@ -94,6 +97,7 @@ class App:
         self._ui = ui
         self._gate = private.gate
         devpi, stages, uploads, search = private.devpi, private.stages, private.uploads, private.search
+        docs = private.docs
         self._writes: list[tuple[str, re.Pattern[str], Handler]] = [
             ("POST", re.compile(r"/\+operator/(?P<call>[a-z-]+)"), lambda r, m: operator.over_tcp(r, m["call"])),
             ("POST", re.compile(r"/\+login/?"), lambda r, _: devpi.login(r)),
@@ -108,7 +112,7 @@ class App:
             ("DELETE", re.compile(_PROJECT + "/?"), lambda r, m: uploads.delete_project(r, m["index"], m["name"])),
             (
                 "DELETE",
-                re.compile(_PROJECT + r"/(?P<version>(?!\+)[^/]+)/?"),
+                re.compile(_VERSION + "/?"),
                 lambda r, m: uploads.delete_version(r, m["index"], m["name"], m["version"]),
             ),
             (
@@ -170,8 +174,17 @@ class App:
                 (_USER, lambda r, m: devpi.user(r, m["user"]) if answers.wants_json(r) else _nothing()),
                 (_INDEX + "(?P<slash>/?)", self._index(pages, devpi)),
                 (_PROJECT + "(?P<slash>/?)", self._below(pages, stages)),
+                (_VERSION + r"/(?P<last>\+d)", lambda r, m: _add_slash(r, m["last"])),
                 (
-                    _PROJECT + r"/(?P<version>(?!\+)[^/]+)/?",
+                    _VERSION + r"/\+d/(?P<path>.*)",
+                    lambda r, m: docs.page(r, m["index"], m["name"], m["version"], m["path"]),
+                ),
+                (
+                    _VERSION + r"/\+doc/(?P<path>.*)",
+                    lambda r, m: docs.zip(r, m["index"], m["name"], m["version"], m["path"]),
+                ),
+                (
+                    _VERSION + "/?",
                     lambda r, m: stages.versions(r, m["index"], m["name"], m["version"]),
                 ),
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import resource
 import socket
 from http import HTTPStatus
@@ -36,6 +37,9 @@ _REFUSED: Final = (
 )
 _REFUSED_WAIT_SECONDS: Final = 1.0
 _HEAD_END: Final = b"\r\n\r\n"
+_PUSH: Final = b"PUSH "
+_PUSH_LINE: Final = re.compile(rb"PUSH /[!-~]* HTTP/1\.[01]\r\n")
+"""A verb of devpi's clients that aiohttp's parser refuses; here it is a POST of JSON."""
 _NEEDED: Final = (
     *("_waiter", "_messages", "_request_count", "_upgraded", "_close", "_force_close"),
     *("_next_keepalive_close_time", "_keepalive_timeout", "_loop"),
@@ -70,6 +74,9 @@ class Connection(RequestHandler):
             if self._is_idle() and hot.answer(data, cast("asyncio.Transport", self.transport)):
                 self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
                 return
+            # A whole first line: the second half of a head that was cut in two does not begin so. As long as before.
+            if data[:5] == _PUSH and _PUSH_LINE.match(data) and self._is_idle(anywhere=True):
+                data = b"POST " + data[5:]
             before = self._request_count
             super().data_received(data)
             if data:  # aiohttp calls with nothing to read on in what it has
@@ -81,15 +88,15 @@ class Connection(RequestHandler):
             if isinstance(message, RawRequestMessage) and message.upgrade:
                 self._messages[at] = (message._replace(should_close=True), payload)
 
-    def _is_idle(self) -> bool:
+    def _is_idle(self, *, anywhere: bool = False) -> bool:
         """Whether what comes is the beginning of a request, and nothing comes before its answer.
 
         A request that was taken and has not begun to be handled shows in the waiter alone; a head that was cut in two
-        may look like a whole one in its second half.
+        may look like a whole one in its second half, which does not matter to who asks ``anywhere``.
         """
         waiter = self._waiter
         return (
-            self._is_at_boundary
+            (self._is_at_boundary or anywhere)
             and (self._request_count == 0 if waiter is None else not waiter.done())
             and not self._messages
             and not self._upgraded

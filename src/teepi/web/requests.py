@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from teepi.errors import BadRequest, TooLarge
+from teepi.tasks import in_thread
 
 if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
@@ -18,12 +21,34 @@ async def json_body(request: BaseRequest, *, most_bytes: int = _MOST_BYTES) -> A
 
     Raises :class:`BadRequest` and :class:`TooLarge`.
     """
+    body = await _body(request, most_bytes)
+    try:
+        return json.loads(body) if body else {}
+    except (ValueError, RecursionError):
+        raise BadRequest("Bad request: could not decode json") from None
+
+
+async def json_text(request: BaseRequest, most_bytes: int) -> str:
+    """Return the body of a request as it came, once it is known to be JSON; in a thread.
+
+    Raises :class:`BadRequest` and :class:`TooLarge`.
+    """
+    body = await _body(request, most_bytes)
+
+    def check() -> str:
+        msgspec.json.decode(body, type=msgspec.Raw)  # makes no objects: 4 ms for 16 MiB, 80 with them
+        return body.decode()
+
+    try:
+        return await in_thread(check)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise BadRequest("Bad request: could not decode json") from None
+
+
+async def _body(request: BaseRequest, most_bytes: int) -> bytes:
     body = bytearray()
     async for chunk in request.content.iter_any():
         body += chunk
         if len(body) > most_bytes:
             raise TooLarge(f"The body of this request takes no more than {most_bytes} bytes.")
-    try:
-        return json.loads(body) if body else {}
-    except (ValueError, RecursionError):
-        raise BadRequest("Bad request: could not decode json") from None
+    return bytes(body)

@@ -14,14 +14,13 @@ from packaging.utils import canonicalize_name
 from teepi import legacy_json, release_json
 from teepi.codings import choose_coding
 from teepi.errors import NotFound
-from teepi.files import Opened, Outcome
-from teepi.http_semantics import if_none_match, if_range_allows, index_prefix, parse_range, query_names, wants_fresh
+from teepi.http_semantics import index_prefix, query_names, wants_fresh
 from teepi.page_memory import Variant
-from teepi.readable import Cursor
 from teepi.stages import METADATA, PROVENANCE, provenance, render_page
 from teepi.tasks import in_thread
 from teepi.versions import version_key
 from teepi.web import answers
+from teepi.web.stored import send_stored
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -185,7 +184,7 @@ class StageHandlers:
         file = await self._stages.file(index, prefix, filename)
         if answers.wants_json(request):
             return answers.devpi("releasefilemeta", self._facts(request, file))
-        return await self._send(request, file)
+        return await send_stored(request, self._senders, self._stages, file, cache_control=answers.immutable(request))
 
     def _facts(self, request: BaseRequest, file: StoredFile) -> dict[str, Any]:
         return {
@@ -198,34 +197,6 @@ class StageHandlers:
             "last_modified": formatdate(file.uploaded_at, usegmt=True),
             "log": file.log,
         }
-
-    async def _send(self, request: BaseRequest, file: StoredFile) -> web.StreamResponse:
-        etag = f'"{file.sha256}"'
-        headers = {
-            "Content-Type": "application/octet-stream",
-            "Accept-Ranges": "bytes",
-            "ETag": etag,
-            "Last-Modified": formatdate(file.uploaded_at, usegmt=True),
-            "Cache-Control": answers.immutable(request),
-            "Cache-Status": f"teepi; {Outcome.HIT.value}",
-            "X-Content-Type-Options": "nosniff",
-        }
-        if if_none_match(answers.header(request, "If-None-Match"), etag):
-            return web.Response(status=304, headers=headers)
-        wanted = parse_range(answers.header(request, "Range")) if request.method == "GET" else None
-        if wanted is not None and not if_range_allows(answers.header(request, "If-Range"), etag, None):
-            wanted = None
-        start, stop = (0, file.size) if wanted is None else wanted.resolve(file.size)
-        response = web.StreamResponse(headers=headers)
-        if wanted is not None:
-            response.set_status(206)
-            response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size}"
-        response.content_length = stop - start
-        opened = Opened(await self._stages.open(file), Cursor(start, stop), Outcome.HIT)
-        try:
-            return await self._senders.send(request, response, opened)
-        finally:
-            opened.close()
 
 
 def _normalised(name: str) -> str:

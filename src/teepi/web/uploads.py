@@ -9,17 +9,21 @@ from aiohttp import web
 from packaging.utils import canonicalize_name
 
 from teepi.errors import BadRequest, BadUpload, NotFound
+from teepi.external import Repository
 from teepi.http_semantics import query_names
 from teepi.web import answers
 from teepi.web.forms import read_form
-from teepi.web.requests import json_body
+from teepi.web.requests import json_body, json_text
 
 if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
 
     from teepi.accounts import Accounts
+    from teepi.directory import Asker
+    from teepi.external import External
     from teepi.index_config import IndexConfig
     from teepi.live import Live
+    from teepi.mirrored import Mirrored
     from teepi.stages import Stages
     from teepi.uploads import Uploads
     from teepi.web.gate import Gate
@@ -37,13 +41,17 @@ class UploadHandlers:
         gate: Gate,
         stages: Stages,
         uploads: Uploads,
+        mirrored: Mirrored,
+        external: External,
         live: Live,
     ) -> None:
-        """``live`` says how large an upload may be."""
+        """Pushes go by ``mirrored`` out of mirrors, by ``external`` elsewhere; ``live``: how large an upload may be."""
         self._accounts = accounts
         self._gate = gate
         self._stages = stages
         self._uploads = uploads
+        self._mirrored = mirrored
+        self._external = external
         self._live = live
 
     async def _stage(self, request: BaseRequest, index: str, to_do: str) -> IndexConfig:
@@ -102,13 +110,30 @@ class UploadHandlers:
             "register": _flag(given, "register_project"),
         }
         source = self._accounts.directory.require(index)
+        is_stage = source is not None and source.is_stage
+        if "posturl" in given:
+            if not is_stage:
+                raise NotFound(f"{index} is a mirror: push to an index of your own first, and from there elsewhere")
+            return await self._push_elsewhere(asker, index, project, version, given, flags)
         if not isinstance(given.get("targetindex"), str):
             raise BadRequest("A push names targetindex (USER/INDEX), or posturl for another repository.")
         target = await self._stage(request, given["targetindex"].strip("/"), "push to")
-        if source is None or not source.is_stage:
-            raise NotFound(f"{index} is a mirror")
-        log = await self._uploads.push(asker, source, project, version, target, **flags)
+        if source is not None and is_stage:
+            log = await self._uploads.push(asker, source, project, version, target, **flags)
+        elif flags["files"]:
+            log = await self._mirrored.push(asker, index, project, version, target)
+        else:
+            raise NotFound(f"{index} is a mirror, which has no documentation")
         return answers.devpi("actionlog", log)
+
+    async def _push_elsewhere(
+        self, asker: Asker, index: str, project: str, version: str, given: dict[str, Any], flags: dict[str, bool]
+    ) -> web.StreamResponse:
+        said = [given.get(key) or "" for key in ("posturl", "username", "password")]
+        if not all(isinstance(each, str) for each in said):
+            raise BadRequest("posturl, username and password of a push are text.")
+        log, is_all = await self._external.push(asker, index, project, version, Repository.of(*said), **flags)
+        return answers.devpi("actionlog", log, status=200 if is_all else 502)
 
     # -- deleting ------------------------------------------------------------------------------------
 
@@ -144,7 +169,7 @@ class UploadHandlers:
         asker = await self._gate.asker(request)
         self._accounts.directory.require_toxresult(asker, config)
         file = await self._stages.file(index, prefix.replace("/", ""), filename)
-        number = await self._uploads.result(asker, file, await json_body(request, most_bytes=_RESULT_BYTES))
+        number = await self._uploads.result(asker, file, await json_text(request, most_bytes=_RESULT_BYTES))
         return answers.devpi("toxresultpath", f"{file.path}.toxresult-{number}")
 
 

@@ -82,9 +82,21 @@ class Archive:
             try:
                 return self.database.write_now(both)
             except OSError as error:
+                self._remove_unused([incoming.digests[0]])
                 raise disk_failed(error) from error
+            except Unavailable:  # the commit: the file has its name already
+                self._remove_unused([incoming.digests[0]])
+                raise
 
         return await self.database.in_writer(in_writer)
+
+    def _remove_unused(self, candidates: Iterable[str]) -> None:
+        """Remove the files of those sha256 that no row has, as far as the disk lets; the next start does the rest."""
+        try:
+            for sha256 in self.database.write_now(lambda c: projects.unused(c, candidates)):
+                self.blobs.remove(sha256)
+        except (OSError, Unavailable):
+            return
 
     async def discard(self, work: Callable[[sqlite3.Connection], tuple[_T, Iterable[str]]]) -> _T:
         """Run ``work``, which deletes rows and returns the sha256 of their files; remove those that no row has now."""

@@ -136,7 +136,11 @@ async def assemble(  # noqa: PLR0915 - one line for each service
     connected = Upstreams(live.indexes, limits, metrics)
     undo.push_async_callback(connected.aclose)
     upstreams, scope = connected.by_index, TaskScope()
-    lists = ProjectLists(upstreams, ListStore(store.lists_path), scope, limits, live)
+    lists = ProjectLists(
+        *(upstreams, ListStore(store.lists_path), scope, limits, live),
+        mirrors_of=lambda index: private.stages.mirrors(index),  # noqa: PLW0108 - it is made further down
+        names_of=lambda index: private.stages.names(index),  # noqa: PLW0108 - as it
+    )
     undo.callback(lists.close)
     undo.push_async_callback(scope.aclose)
     stores = DocumentStores.of(store)

@@ -108,7 +108,7 @@ class PrivateIndexes:
             StageHandlers(
                 self.stages, self.indexes, self.pages, senders, self.outside, refresh_seconds=limits.refresh_seconds
             ),
-            UploadHandlers(self.accounts, self.gate, self.stages, self.uploads, mirrored, external, self.live),
+            UploadHandlers(self.accounts, self.gate, self.stages, self.uploads, mirrored, external, self.live, limits),
             SearchHandlers(search, self.permitted),
             DocsHandlers(Documentation(self.stages), self.stages, senders),
         )

@@ -11,7 +11,7 @@ import pytest
 
 from teepi.data import blobs
 from tests.support.clients import RawClient
-from tests.support.private import INDEX, form, left, prepare, shown, upload
+from tests.support.data_directory import INDEX, form, left, prepare, shown, upload
 from tests.support.wheels import sdist
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import pytest
 from teepi import cli
 from tests.process.tools import read_only, status
 from tests.support.clients import RawClient, fetch
-from tests.support.private import INDEX, prepare, shown, upload
+from tests.support.data_directory import INDEX, prepare, shown, upload
 from tests.support.teepi import DidNotStart, TeepiProcess
 from tests.support.wheels import sdist
 

@@ -11,7 +11,7 @@ import pytest
 
 from teepi.data.inspection import inspect_directory
 from tests.support.clients import ConnectionEnd, fetch
-from tests.support.private import INDEX, left, prepare, shown, upload
+from tests.support.data_directory import INDEX, left, prepare, shown, upload
 from tests.support.wheels import sdist
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from teepi.data.inspection import inspect_directory
 from tests.process import syscalls
 from tests.process.tools import status
-from tests.support.private import left, prepare, shown, upload
+from tests.support.data_directory import left, prepare, shown, upload
 from tests.support.wheels import sdist
 
 if TYPE_CHECKING:

@@ -1,126 +1,147 @@
-"""A data directory with a stage that takes uploads from anybody, uploads into it, and what is left of them."""
+"""A user of private indexes on the raw client: makes indexes, uploads as twine does, reads devpi's JSON."""
 
 from __future__ import annotations
 
-import hashlib
+import base64
 import json
-import tempfile
-import time
-from functools import cache
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from teepi.data import Archive, StoredFile, StoredVersion, accounts, projects
-from teepi.data.blobs import FILES, INCOMING
-from teepi.data.database import NAME
 from tests.support.clients import RawClient, fetch
 
 if TYPE_CHECKING:
-    import sqlite3
+    from collections.abc import Iterable, Mapping
 
     from tests.support.clients import Answer
+    from tests.support.teepi import Teepi
     from tests.support.wheels import Distribution
 
-INDEX = "admin/dev"
-_BOUNDARY = "teepi-tests"
+BOUNDARY = "5f2a9c0d7e"
+JSON = {"Accept": "application/json"}
+PAGE = {"Accept": "application/vnd.pypi.simple.v1+json"}
+HTML = {"Accept": "text/html"}
+
+Fields = "Iterable[tuple[str, str]]"
 
 
-def put_index(connection: sqlite3.Connection, name: str = INDEX, **values: Any) -> None:
-    """Write a stage ``name`` and its user."""
-    accounts.put_user(connection, name.partition("/")[0], None, "2026-01-01T00:00:00Z", {})
-    accounts.put_index(connection, name, {"type": "stage", "bases": [], "acl_upload": [":ANONYMOUS:"], **values})
+def basic(user: str, password: str) -> dict[str, str]:
+    """Return the header of HTTP Basic."""
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
-@cache
-def _database(*, volatile: bool) -> bytes:
-    with tempfile.TemporaryDirectory() as directory:
-        archive = Archive(Path(directory))
-        archive.open(0)
-        archive.database.write_now(lambda connection: accounts.put_user(connection, "root", None, "", {}))
-        archive.database.write_now(lambda connection: put_index(connection, volatile=volatile))
-        archive.close_now()
-        return (Path(directory) / NAME).read_bytes()
+def form(
+    fields: Iterable[tuple[str, str]], filename: str | None, content: bytes = b"", *, part: str = "content"
+) -> bytes:
+    """Return a multipart form; the file is where its field ``part`` (with an empty value) stands, else the last."""
+    pieces: list[bytes] = []
+
+    def put_file() -> None:
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{part}"; filename="{filename}"\r\n\r\n'
+        pieces.append(head.encode() + content + b"\r\n")
+
+    given = list(fields)
+    for name, value in given:
+        if name == part:
+            put_file()
+        else:
+            head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
+            pieces.append((head + value + "\r\n").encode())
+    if filename is not None and all(name != part for name, _ in given):
+        put_file()
+    return b"".join(pieces) + f"--{BOUNDARY}--\r\n".encode()
 
 
-def prepare(root: Path, *, volatile: bool = True) -> None:
-    """Make a data directory with the stage :data:`INDEX`, as a server leaves it that has stopped."""
-    for directory in (root, root / FILES, root / INCOMING):
-        directory.mkdir(mode=0o700, parents=True)
-    (root / NAME).write_bytes(_database(volatile=volatile))
-    for path in (root / NAME, root / "lock"):
-        path.touch()
-        path.chmod(0o600)
-
-
-def row(content: bytes, filename: str, index: str = INDEX) -> StoredFile:
-    """Return the row of a file of project ``demo``, version 1.0."""
-    sha256 = hashlib.sha256(content).hexdigest()
-    return StoredFile(
-        0, index, "demo", "1", filename, sha256, len(content), "", "", "sdist", "", None, None, 0.0, "admin", None, []
-    )
-
-
-async def store(archive: Archive, content: bytes, filename: str, index: str = INDEX) -> str:
-    """Keep a file as an upload does, without the checks; return its sha256."""
-    incoming = archive.blobs.begin()
-    incoming.write(content)
-    incoming.finish()
-    file = row(content, filename, index)
-
-    def write(connection: sqlite3.Connection) -> None:
-        projects.put_version(connection, StoredVersion(index, "demo", "1", "1.0", {}, time.time(), "admin"))
-        projects.put_file(connection, file, None)
-
-    try:
-        await archive.keep(incoming, write)
-    finally:
-        incoming.abort()
-    return file.sha256
-
-
-def form(distribution: Distribution, project: str, version: str = "1.0") -> tuple[dict[str, str], bytes]:
-    """Return headers and body of an upload, as twine sends them."""
-    kind = "bdist_wheel" if distribution.filename.endswith(".whl") else "sdist"
+def fields_of(built: Distribution, *, action: str = "file_upload", **more: str) -> list[tuple[str, str]]:
+    """Return the fields that go with a file; ``more`` overrides them, an empty value leaves one out."""
+    said = dict(line.split(": ", 1) for line in built.metadata.decode().splitlines() if ": " in line)
+    filetype = "bdist_wheel" if built.filename.endswith(".whl") else "sdist"
     fields = {
-        ":action": "file_upload", "name": project, "version": version, "metadata_version": "2.1", "filetype": kind,
-        "pyversion": "py3" if kind == "bdist_wheel" else "source", "sha256_digest": distribution.sha256,
-    }  # fmt: skip
-    parts = [
-        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
-        for name, value in fields.items()
-    ]
-    head = f'form-data; name="content"; filename="{distribution.filename}"'
-    parts.append(
-        f"--{_BOUNDARY}\r\nContent-Disposition: {head}\r\nContent-Type: application/octet-stream\r\n\r\n".encode()
-        + distribution.content
-        + f"\r\n--{_BOUNDARY}--\r\n".encode()
-    )
-    body = b"".join(parts)
-    return {
-        "Content-Type": f"multipart/form-data; boundary={_BOUNDARY}",
-        "Content-Length": str(len(body)),
-    }, body
+        ":action": action,
+        "protocol_version": "1",
+        "metadata_version": "2.1",
+        "name": said["Name"],
+        "version": said["Version"],
+        "filetype": filetype,
+        "pyversion": "py3" if filetype == "bdist_wheel" else "source",
+        **more,
+    }
+    return [(name, value) for name, value in fields.items() if value]
 
 
-async def upload(address: tuple[str, int], distribution: Distribution, project: str, index: str = INDEX) -> Answer:
-    """Upload version 1.0 of ``project``. Raises ConnectionEnd when there is no answer."""
-    headers, body = form(distribution, project)
-    async with await RawClient.connect(address) as client:
-        await client.send("POST", f"/{index}/", {"Host": f"127.0.0.1:{address[1]}", **headers})
-        await client.send_bytes(body)
-        return await client.read_answer()
+@dataclass
+class Owner:
+    """root of a teepi that lets it in with an empty password, or another user."""
 
+    teepi: Teepi
+    auth: Mapping[str, str] = field(default_factory=lambda: basic("root", ""))
 
-async def shown(address: tuple[str, int], project: str, index: str = INDEX) -> dict[str, str]:
-    """Return the links of the page of ``project`` by file name; nothing when there is none."""
-    accept = {"Accept": "application/vnd.pypi.simple.v1+json"}
-    answer = await fetch(address, f"/{index}/+simple/{project}/", accept)
-    assert answer.status in {200, 404}, answer
-    if answer.status == 404:
-        return {}
-    return {file["filename"]: file["url"] for file in json.loads(answer.body)["files"]}
+    async def ask(self, method: str, path: str, given: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+        """Send JSON, or nothing, as devpi's clients do."""
+        body = b"" if given is None else json.dumps(given).encode()
+        sent = {**self.auth, **JSON, "Content-Length": str(len(body)), "Content-Type": "application/json"}
+        async with await RawClient.connect(self.teepi.address) as client:
+            await client.send(method, path, {**sent, **(headers or {})})
+            await client.send_bytes(body)
+            return await client.read_answer(method)
 
+    async def get(self, path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Answer:
+        """Get something, without logging in."""
+        return await fetch(self.teepi.address, path, headers, method)
 
-def left(root: Path) -> list[str]:
-    """Return the names of everything below ``v1``."""
-    return sorted(path.name for path in (root / "v1").rglob("*") if not path.is_dir())
+    async def json(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
+        """Return the JSON that is at ``path``."""
+        answer = await self.get(path, headers or JSON)
+        assert answer.status == 200, (answer.head, answer.body)
+        return json.loads(answer.body)
+
+    async def index(self, name: str, **settings: Any) -> str:
+        """Make an index; return its name."""
+        answer = await self.ask("PUT", f"/{name}", settings)
+        assert answer.status in {200, 201}, answer.body
+        return name
+
+    async def page(self, index: str, project: str) -> dict[str, Any]:
+        """Return the JSON page of a project."""
+        found: dict[str, Any] = await self.json(f"/{index}/+simple/{project}/", PAGE)
+        return found
+
+    async def names(self, index: str, project: str) -> list[str]:
+        """Return the names of the files on the page of a project."""
+        return [file["filename"] for file in (await self.page(index, project))["files"]]
+
+    async def post(self, index: str, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
+        """Send a finished form."""
+        sent = {
+            **self.auth,
+            "Content-Type": f"multipart/form-data; boundary={BOUNDARY}",
+            "Content-Length": str(len(body)),
+            **(headers or {}),
+        }
+        async with await RawClient.connect(self.teepi.address) as client:
+            await client.send("POST", f"/{index}/", sent)
+            await client.send_bytes(body)
+            return await client.read_answer()
+
+    async def upload(
+        self, index: str, built: Distribution, headers: Mapping[str, str] | None = None, **more: str
+    ) -> Answer:
+        """Upload a file."""
+        return await self.post(index, form(fields_of(built, **more), built.filename, built.content), headers)
+
+    async def put(self, index: str, *built: Distribution) -> None:
+        """Upload files that are taken."""
+        for each in built:
+            answer = await self.upload(index, each)
+            assert (answer.status, answer.body) == (200, b""), answer.head
+
+    def path(self, index: str, built: Distribution) -> str:
+        """Return where an uploaded file is."""
+        sha256 = built.sha256
+        return f"/{index}/+f/{sha256[:3]}/{sha256[3:16]}/{quote(built.filename)}"
+
+    @property
+    def left(self) -> list[str]:
+        """What lies in the data directory beside the database: files by digest, and what is arriving."""
+        root = self.teepi.settings.data_dir / "v1"
+        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())

@@ -19,7 +19,7 @@ from teepi.data import Archive, projects, schema
 from teepi.data import blobs as blobs_module
 from teepi.data.database import NAME, connect_to_read
 from teepi.errors import DataUnavailable, StoreError, Unavailable
-from tests.support.private import INDEX, left, prepare, put_index, store
+from tests.support.data_directory import INDEX, left, prepare, put_index, store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

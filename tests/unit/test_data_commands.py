@@ -19,7 +19,7 @@ from teepi.data import Archive, projects
 from teepi.data import backup as backup_module
 from teepi.data.database import NAME
 from teepi.data.inspection import inspect_directory
-from tests.support.private import INDEX, left, prepare, store
+from tests.support.data_directory import INDEX, left, prepare, store
 
 if TYPE_CHECKING:
     from collections.abc import Callable

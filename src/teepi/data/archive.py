@@ -161,10 +161,11 @@ class Archive:
         def in_writer() -> _T:
             try:
                 result = self.database.write_now(both)
-            except OSError as error:  # of the file: no commit was begun
+            except OSError as error:  # of the file
                 self._remove([incoming.digests[0]])
                 raise self.failed(error) from error
-            except Unavailable as error:
+            except Unavailable as error:  # of the commit: the file has its name already
+                self._remove([incoming.digests[0]])
                 self._note(error)
                 raise
             self._failure = None

@@ -42,12 +42,14 @@ class Incoming:
         self.path = path
         self.size = 0
         self.file: BinaryIO = open(path, "x+b", buffering=0)  # noqa: SIM115, PTH123 - closed by abort
-        self._alone = threading.Lock()
+        self.in_use = threading.Lock()
+        """Held by a thread as long as it uses the file: :meth:`abort` waits for it, so that nobody ever writes to a
+        descriptor that was closed, and may be another file's by then."""
         self._hashes = (hashlib.sha256(), hashlib.md5(usedforsecurity=False), hashlib.blake2b(digest_size=32))
 
     def write(self, data: bytes) -> None:
         """Append ``data``. Raises OSError."""
-        with self._alone:
+        with self.in_use:
             view = memoryview(data)
             while view:
                 view = view[self.file.write(view) :]
@@ -62,14 +64,16 @@ class Incoming:
         return sha256, md5, blake2b
 
     def finish(self) -> None:
-        """Make the bytes durable. Raises OSError; then it is given up, and never synced again."""
-        with self._alone:
-            os.fchmod(self.file.fileno(), 0o444)
-            sync(self.file.fileno())
+        """Make the bytes durable; :attr:`in_use` is the caller's to hold.
+
+        Raises OSError; then it is given up, and never synced again.
+        """
+        os.fchmod(self.file.fileno(), 0o444)
+        sync(self.file.fileno())
 
     def abort(self) -> None:
-        """Close it, and remove it unless it was kept."""
-        with self._alone:
+        """Close it, and remove it unless it was kept. Waits for whoever uses it."""
+        with self.in_use:
             self.file.close()
         with contextlib.suppress(OSError):
             self.path.unlink()

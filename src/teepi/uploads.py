@@ -136,7 +136,7 @@ class Uploads:
                 if not index.is_volatile:
                     raise Conflict(f"{file.filename} already exists in non-volatile index")
                 connection.execute("DELETE FROM files WHERE id = ?", (before.id,))
-                written = replace(file, log=[*before.log, {**entry, "what": "overwrite"}])
+                written = replace(file, log=[_overwritten(before, asker, index.name), *file.log])
             else:
                 written = file
             if index.is_volatile or not projects.versions(connection, index.name, file.project, key):
@@ -318,16 +318,16 @@ class Uploads:
             replaced: list[str] = []
             for file in own:
                 there = projects.file_named(connection, target.name, file.filename)
+                past: list[dict[str, Any]] = []
                 if there is not None and there.sha256 != file.sha256:
                     if not target.is_volatile:
                         raise Conflict(f"{file.filename} already exists in non-volatile index")
                     replaced.append(there.sha256)
                     connection.execute("DELETE FROM files WHERE id = ?", (there.id,))
-                    there = None
+                    past, there = [_overwritten(there, asker, target.name)], None
                 entry = {"what": "push", "who": asker.said, "when": list(time.gmtime(now)[:6]), "src": source.name}
-                copy = replace(
-                    file, index=target.name, uploaded_by=asker.said, log=[*file.log, {**entry, "dst": target.name}]
-                )
+                happened = [*past, *file.log, {**entry, "dst": target.name}]
+                copy = replace(file, index=target.name, uploaded_by=asker.said, log=happened)
                 if there is None:
                     new = projects.put_file(connection, copy, projects.core_metadata(connection, file.id))
                     for result in projects.results(connection, [file.id]):
@@ -376,6 +376,13 @@ def _replace_docs(connection: sqlite3.Connection, docs: StoredDocs, *, is_volati
         )
     projects.put_docs(connection, docs)
     return before
+
+
+def _overwritten(before: StoredFile, asker: Asker, index: str) -> dict[str, Any]:
+    """Return the entry that stands for all that a file has taken the place of, as devpi says it."""
+    count = next((entry.get("count", 0) for entry in before.log if entry["what"] == "overwrite"), 0)
+    when = list(time.gmtime()[:6])
+    return {"what": "overwrite", "count": count + 1, "who": asker.said, "when": when, "dst": index}
 
 
 def _require_volatile(index: IndexConfig, what: str, *, force: bool) -> None:

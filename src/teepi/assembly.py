@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from teepi import maintenance, operator_channel
@@ -116,6 +117,12 @@ class Services:
             self.pages.forget_variants()
 
 
+async def _forget_upstream(pages: Pages, lists: ProjectLists, index: str, is_new: bool) -> None:  # noqa: FBT001
+    await pages.forget_upstream(index, is_new=is_new)
+    if is_new:
+        await lists.forget(index)
+
+
 async def assemble(  # noqa: PLR0915 - one line for each service
     live: Live,
     limits: Limits,
@@ -179,6 +186,7 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         indexes,
         pages,
         mirrors_changed,
+        partial(_forget_upstream, pages, lists),
         lambda index, project: scope.start(private.tell(search, index, project), name=f"search of {project}"),
     )
     legacy = Legacy(upstreams, stores.legacy, scope, limits, live, read_metadata)
@@ -251,7 +259,17 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         PageHandlers(indexes, pages, lists, limits, hot),
         FileHandlers(indexes, files, core_metadata, senders, metrics, hot),
         LegacyHandlers(indexes, pages, legacy, live),
-        OpsHandlers(registry, metrics, lambda: catalog.totals, problems, readiness, exposition, history),
+        OpsHandlers(
+            registry,
+            metrics,
+            lambda: catalog.totals,
+            problems,
+            readiness,
+            exposition,
+            history,
+            live,
+            private.accounts.uuid,
+        ),
         ui,
         operator,
         private.handlers(files, senders, limits, search),

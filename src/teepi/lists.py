@@ -86,6 +86,7 @@ class ProjectLists:
         Raises :class:`NotFound`, :class:`Offline`, or :class:`UpstreamError` / :class:`Unavailable` when there is
         none to fall back to.
         """
+        self._drop_foreign(index)
         if index not in self._lists:
             await self._loading.join(index, lambda: self._load(index), self._limits.cold_answer_seconds)
         freshness = await self._freshen(index)
@@ -98,6 +99,7 @@ class ProjectLists:
         """
         if index not in self._upstreams:
             return None
+        self._drop_foreign(index)
         if index not in self._lists:
             await self._loading.join(index, lambda: self._load(index))
         found = self._lists.get(index)
@@ -114,6 +116,14 @@ class ProjectLists:
                 await self._loading.join(index, partial(self._load, index), self._limits.cold_answer_seconds)
             self._confirmed[index] = -math.inf
             self._failed.pop(index, None)
+
+    async def forget(self, index: str) -> None:
+        """Forget the list that an earlier index of this name has left."""
+        found = self._lists.pop(index, None)
+        if found is not None:
+            found.close()
+        self._failed.pop(index, None)
+        await in_thread(lambda: self._store.remove(index))
 
     async def _freshen(self, index: str) -> Freshness:
         """Ask upstream when it is time; return with a list there, or raise."""
@@ -172,6 +182,14 @@ class ProjectLists:
             return
         self._lists[index] = found
         self._confirmed[index] = time.monotonic() - max(0.0, time.time() - found.head.fetched_at)
+
+    def _drop_foreign(self, index: str) -> None:
+        """Let go of a list that came from an upstream which is another one now."""
+        found = self._lists.get(index)
+        if found is not None and found.head.url not in self._places(index):
+            del self._lists[index]
+            self._failed.pop(index, None)
+            found.close()
 
     def _places(self, index: str) -> Sequence[str]:
         """Return where the list may have come from; what is stored from elsewhere is of an earlier configuration."""

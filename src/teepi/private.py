@@ -29,7 +29,7 @@ from teepi.web.uploads import UploadHandlers
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from aiohttp.web_request import BaseRequest
 
@@ -72,11 +72,13 @@ class PrivateIndexes:
         indexes: Indexes,
         pages: Pages,
         mirrors_changed: Callable[[Mapping[str, IndexSettings]], None],
+        forget_upstream: Callable[[str, bool], Awaitable[None]],
         changed: Callable[[str, str], object],
     ) -> PrivateIndexes:
         """Open the data directory; ``undo`` closes it, also while it still waits. Raises :class:`StoreError`.
 
-        ``mirrors_changed`` is told what mirrors clients have made, ``changed`` index and project after each upload.
+        ``mirrors_changed`` and ``forget_upstream`` are as :class:`Accounts` has them; ``changed`` is told index
+        and project after each upload.
         """
         archive = Archive(live.settings.data_dir)
         undo.push_async_callback(archive.close)
@@ -85,7 +87,7 @@ class PrivateIndexes:
             log.warning("%s", archive.problem)
         credentials = Credentials(scope)
         undo.callback(credentials.close)
-        accounts = Accounts(archive, credentials, live, mirrors_changed)
+        accounts = Accounts(archive, credentials, live, mirrors_changed, forget_upstream)
         await accounts.load()
         if accounts.empty_root:
             log.warning(

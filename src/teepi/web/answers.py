@@ -49,11 +49,16 @@ def devpi(
     message: str | None = None,
     *,
     status: int = 200,
+    more: Mapping[str, Any] | None = None,
 ) -> web.Response:
-    """Answer in the envelope that devpi's clients read: ``kind`` with ``result``, a ``message``, or all of them."""
-    content = {"message": message} if kind is None else {"type": kind, "result": result}
+    """Answer in the envelope that devpi's clients read: ``kind`` with ``result``, a ``message``, or all of them.
+
+    ``more`` stands beside them.
+    """
+    content: dict[str, Any] = {"message": message} if kind is None else {"type": kind, "result": result}
     if kind is not None and message is not None:
         content["message"] = message
+    content.update(more or {})
     return web.Response(
         status=status,
         body=json.dumps(content).encode(),

@@ -291,7 +291,8 @@ class App:
             response = answers.devpi_error(error)
         else:
             response = answers.error(error)
-        if request.method not in _METHODS and not isinstance(error, Unauthorized):  # devpi's client looks for that word
+        # devpi's client looks for the word of a 401, and shows the reason phrase beside the message of JSON.
+        if request.method not in _METHODS and not isinstance(error, Unauthorized) and not answers.wants_json(request):
             answers.say_reason(response, error.message)
         response.headers["X-Request-ID"] = request_id  # what stands in the log; whoever complains can name it
         if isinstance(error, BadRequest):

@@ -20,6 +20,8 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
+from teepi.web.finishing import Request
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -193,6 +195,9 @@ class Server(web.Server):
         """
         super().__init__(
             handler,
+            request_factory=lambda message, payload, protocol, writer, task: Request(
+                message, payload, protocol, writer, task, self._loop
+            ),
             keepalive_timeout=limits.keepalive_seconds,
             # A client that is refused while it sends reads the answer when it has sent all: it needs the time.
             lingering_time=limits.client_idle_seconds,

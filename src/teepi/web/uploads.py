@@ -175,7 +175,7 @@ class UploadHandlers:
             raise NotFound(f"no permission to upload tox results to {index}: it is a mirror")
         await self._gate.require_read(request, index)
         asker = await self._gate.asker(request)
-        self._accounts.directory.require_toxresult(asker, config)
+        self._accounts.directory.require_toxresult(asker, config, time.time())
         file = await self._stages.file(index, prefix.replace("/", ""), filename)
         number = await self._uploads.result(asker, file, await json_text(request, most_bytes=_RESULT_BYTES))
         return answers.devpi("toxresultpath", f"{file.path}.toxresult-{number}")

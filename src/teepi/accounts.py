@@ -20,7 +20,7 @@ from teepi.data import projects
 from teepi.directory import ANYBODY, ROOT, Asker, Directory, User
 from teepi.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
 from teepi.index_config import IndexConfig, built_in, changed, check_index_name, check_user_name, created
-from teepi.index_settings import IndexSettings
+from teepi.index_settings import IndexSettings, parse_upstream
 from teepi.login_tokens import LoginTokens
 from teepi.origins import hide_user_info
 
@@ -63,6 +63,8 @@ class Accounts:
         self._forget_upstream = forget_upstream
         self._logins: LoginTokens | None = None
         self._stored: set[str] = set()  # indexes, but for the built-in one as it comes
+        self._trusts_all = False
+        """Whether anyone may be root, so that everybody's mirrors are trusted as root's are."""
         self.uuid = ""
         """Of the data directory."""
 
@@ -126,11 +128,15 @@ class Accounts:
                 configured=MappingProxyType(configured),
             ),
         )
-        if not has_new_settings and (former.made, former.configured) == (made, configured):
+        trusts_all, self._trusts_all = self._trusts_all, self.empty_root
+        is_same = (former.made, former.configured, trusts_all) == (made, configured, self._trusts_all)
+        if is_same and not has_new_settings:
             return  # else whoever makes users would empty the hot path
         self._mirrors_changed(
             {
-                name: _mirror(config, is_stored=name in self._stored)
+                name: _mirror(
+                    config, is_stored=name in self._stored, is_trusted=self._trusts_all or config.user == ROOT
+                )
                 for name, config in made.items()
                 if not config.is_stage and name not in configured
             }
@@ -177,7 +183,9 @@ class Accounts:
         if name == ROOT and self.empty_root:
             return ""
         user = self.directory.users.get(name)
-        return None if user is None else user.password
+        if user is None or (user.password == "" and not self._live.settings.insecure_empty_root):
+            return None
+        return user.password
 
     async def _is_password(self, name: str, password: str, address: str) -> bool:
         stored = self._hash_of(name)
@@ -215,8 +223,8 @@ class Accounts:
         check_user_name(name)
         if name in self.directory.users:
             raise Conflict("user already exists")
-        password = _password(given)
-        if password is None:
+        password = self._password(given)
+        if not password:
             raise BadRequest("password needs to be set")
         extra = user_settings.said({}, user_settings.checked(given))
         return await self._add_user(User(name, await self._credentials.hash(password), _now(), extra))
@@ -233,21 +241,37 @@ class Accounts:
         self.directory.require_user(name)
         if asker.token is not None or asker.user != name:  # himself always
             self.directory.require_owner(asker, name, f"modify user {name}", self._live.settings.restrict_modify)
-        extra, password = user_settings.checked(given), _password(given)
-        await self._change_user(name, extra, None if password is None else await self._credentials.hash(password))
+        extra, password = user_settings.checked(given), self._password(given)
+        hashed = await self._credentials.hash(password) if password else password
+        await self._change_user(name, extra, hashed)
         return None if password is None else self._token_for(name)
 
     async def set_password(self, name: str, password: str) -> None:
         """Set a user's password, as an operator."""
         self.directory.require_user(name)
-        _password({"password": password})
+        if not password:
+            raise BadRequest("password needs to be set")
         await self._change_user(name, {}, await self._credentials.hash(password))
+
+    def _password(self, given: Mapping[str, Any]) -> str | None:
+        """Return the new password in what a client gives, None when it gives none. Raises :class:`BadRequest`.
+
+        An empty one is for trying out alone, as root's is.
+        """
+        password = given.get("password")
+        if password is None:
+            return None
+        if not isinstance(password, str) or not (password or self._live.settings.insecure_empty_root):
+            raise BadRequest("password needs to be set")
+        return password
 
     @alone
     async def _change_user(self, name: str, extra: Mapping[str, Any], password: str | None) -> None:
         """Change a user; ``password`` is a hash, None to leave it."""
         before = self.directory.require_user(name)  # time has passed
         new = before.password if password is None else password
+        if name == ROOT and not new:
+            new = None  # as it was before one was set
         await self._write_user(User(name, new, before.created, user_settings.said(before.extra, extra)))
         if password is not None:
             self._credentials.forget(name)
@@ -415,25 +439,15 @@ class Accounts:
         )
 
 
-def _mirror(config: IndexConfig, *, is_stored: bool) -> IndexSettings:
-    """Return how a mirror that a client made is fetched; only root's may lead into a private network."""
+def _mirror(config: IndexConfig, *, is_stored: bool, is_trusted: bool) -> IndexSettings:
+    """Return how a mirror that a client made is fetched; only one that ``is_trusted`` may be in a private network."""
     expiry = config.values.get("mirror_cache_expiry")
     return IndexSettings(
-        config.values["mirror_url"],
+        parse_upstream(config.values["mirror_url"]),
         page_ttl_seconds=None if expiry is None else float(expiry),
-        is_trusted=config.user == ROOT,
+        is_trusted=is_trusted,
         is_bound=is_stored,
     )
-
-
-def _password(given: Mapping[str, Any]) -> str | None:
-    """Return the new password in what a client gives, None when it gives none. Raises :class:`BadRequest`."""
-    password = given.get("password")
-    if password is None:
-        return None
-    if not isinstance(password, str) or not password:
-        raise BadRequest("password needs to be set")
-    return password
 
 
 def _now() -> str:

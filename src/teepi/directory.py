@@ -168,7 +168,10 @@ class Directory:
         """Raise unless ``asker`` may post results of test runs; a token has to allow uploads."""
         if asker.token is not None and not asker.token.allows("upload", config.name, now):
             asker = ANYBODY
-        self._require(asker, config.acl_toxresult_upload, "upload tox results", config.name)
+        try:
+            self._require(asker, config.acl_toxresult_upload, "upload tox results", config.name)
+        except Unauthorized as error:  # devpi's clients know 403 alone here
+            raise Forbidden(error.message) from None
 
     @staticmethod
     def _require(asker: Asker, allowed: Iterable[str], to_do: str, name: str) -> None:

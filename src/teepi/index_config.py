@@ -104,7 +104,10 @@ def _inheritance(value: object) -> str:
 
 
 def _url(value: object) -> str:
-    return parse_upstream(_text(value))
+    """Return the URL as it was given: devpi's clients compare it."""
+    text = _text(value).strip()
+    parse_upstream(text)
+    return text
 
 
 def _link(value: object) -> str:

@@ -314,7 +314,12 @@ async def test_mirror_serves_pages_and_files_of_its_upstream(
     nobody, root, ann, _ = await people(make_teepi)
     made = await root.put("/root/two", {"type": "mirror", "mirror_url": second.index_url.rstrip("/"),
                                         "mirror_cache_expiry": "1800"})  # fmt: skip
-    shown = {"type": "mirror", "volatile": True, "mirror_url": second.index_url, "mirror_cache_expiry": 1800}
+    shown = {
+        "type": "mirror",
+        "volatile": True,
+        "mirror_url": second.index_url.rstrip("/"),
+        "mirror_cache_expiry": 1800,
+    }
     assert made == shown
     assert await nobody.get("/root/two?no_projects=") == shown
     await ann.put("/ann/dev", {"bases": "root/two"})
@@ -357,10 +362,15 @@ async def test_mirror_of_a_name_that_was_another_before_shows_nothing_of_that(
 async def test_mirror_of_a_user_does_not_lead_to_private_addresses(
     make_teepi: MakeTeepi, second: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By number or name, and when it is changed to one; root's does, since root configures."""
+    """By number or name, and when it is changed to one; root's does, who configures, or anybody's who may be root."""
     give_names(monkeypatch)
     second.project("demo", {WHEEL: b"x"})
     nobody, root, ann, _ = await people(make_teepi)
+    await ann.put("/ann/m", {"type": "mirror", "mirror_url": second.index_url})
+    assert (await page_of(nobody, "ann/m"))[0] == 200
+    second.requests.clear()
+    await root.call("PATCH", "/root", {"password": "pw"})
+    root = nobody.using("root", "pw")
     for number, url in enumerate((second.index_url, f"{named('other.example', second)}/simple/")):
         await ann.put(f"/ann/m{number}", {"type": "mirror", "mirror_url": url})
         answer = await nobody.fetch(f"/ann/m{number}/+simple/demo/")

@@ -39,6 +39,9 @@ SENT: Final = web.RequestKey("sent", int)
 """Bytes of the body that were sent, for the access log: set by who sends it piece by piece."""
 
 
+JSON_ERRORS: Final = web.RequestKey("json_errors", bool)
+"""Set where devpi answers errors in JSON though its client does not ask for that."""
+
 DEVPI_HEADERS: Final = {"X-Devpi-Api-Version": "2"}
 """devpi's clients warn of a server without it."""
 
@@ -69,6 +72,8 @@ def devpi(
 
 def wants_json(request: BaseRequest) -> bool:
     """Say whether a client asks for devpi's JSON: no installer does, nor a browser."""
+    if request.get(JSON_ERRORS):
+        return True
     accept = request.headers.get("Accept", "")
     return "application/json" in accept and "application/xhtml+xml" not in accept
 

@@ -170,6 +170,7 @@ class UploadHandlers:
 
     async def result(self, request: BaseRequest, index: str, prefix: str, filename: str) -> web.StreamResponse:
         """``POST`` of JSON to a file: what ``devpi test`` found."""
+        request[answers.JSON_ERRORS] = True
         config = self._accounts.directory.require(index)
         if config is None or not config.is_stage:
             raise NotFound(f"no permission to upload tox results to {index}: it is a mirror")

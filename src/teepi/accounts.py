@@ -5,26 +5,28 @@ Who may do what is decided in ``directory``, from the picture alone; how secrets
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import time
 from dataclasses import asdict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from teepi import api_tokens
+from teepi import api_tokens, user_settings
+from teepi.alone import alone
 from teepi.api_tokens import ApiToken
 from teepi.data import accounts as rows
 from teepi.data import projects
 from teepi.directory import ANYBODY, ROOT, Asker, Directory, User
 from teepi.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
-from teepi.index_config import IndexConfig, changed, check_index_name, check_user_name, created
-from teepi.index_settings import IndexSettings
+from teepi.index_config import IndexConfig, built_in, changed, check_index_name, check_user_name, created
+from teepi.index_settings import IndexSettings, parse_upstream
 from teepi.login_tokens import LoginTokens
 from teepi.origins import hide_user_info
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from teepi.credentials import Credentials
     from teepi.data import Archive
@@ -32,9 +34,6 @@ if TYPE_CHECKING:
     from teepi.principals import Given
 
 DEFAULT_INDEX: Final = "root/pypi"
-_USER_KEYS: Final = frozenset({"email", "title", "description", "custom_data"})
-_SHOWN_KEYS: Final = frozenset({"username", "created", "indexes", "password", "current_password"})
-"""What a client sends back that it was shown, or that is kept elsewhere."""
 _LONGEST: Final = 10_000
 
 
@@ -47,14 +46,25 @@ class Accounts:
         credentials: Credentials,
         live: Live,
         mirrors_changed: Callable[[Mapping[str, IndexSettings]], None],
+        forget_upstream: Callable[[str, bool], Awaitable[None]] | None = None,
     ) -> None:
-        """Use :meth:`load` before anything else; ``mirrors_changed`` is told what mirrors clients have made."""
+        """Use :meth:`load` before anything else.
+
+        ``mirrors_changed`` is told what mirrors clients have made, whenever an index was changed; ``forget_upstream``
+        the name of a mirror whose upstream is another one now, and whether it is a new mirror.
+        """
         self.directory = Directory()
+        self.alone = asyncio.Lock()
+        """Held by whoever changes anything."""
         self._archive = archive
         self._credentials = credentials
         self._live = live
         self._mirrors_changed = mirrors_changed
+        self._forget_upstream = forget_upstream
         self._logins: LoginTokens | None = None
+        self._stored: set[str] = set()  # indexes, but for the built-in one as it comes
+        self._trusts_all = False
+        """Whether anyone may be root, so that everybody's mirrors are trusted as root's are."""
         self.uuid = ""
         """Of the data directory."""
 
@@ -81,39 +91,55 @@ class Accounts:
 
         users, indexes, tokens, secret, self.uuid = await self._archive.database.read(read)
         self._logins = LoginTokens(bytes.fromhex(secret))
+        self._stored = {index.name for index in indexes}
         if all(user.name != ROOT for user in users):
             root = User(ROOT, None, _now())
-            await self._archive.database.write(lambda c: rows.put_user(c, ROOT, None, root.created, {}))
+            if self._archive.problem is None:
+                await self._archive.database.write(lambda c: rows.put_user(c, ROOT, None, root.created, {}))
             users.append(root)
         self._take(
             Directory(
                 {user.name: user for user in users},
                 {index.name: index for index in indexes},
                 {token.id: token for token in tokens},
+                unavailable=None if self._archive.missing is None else self._archive.problem,
             )
         )
 
     def settings_changed(self) -> None:
         """Take over the indexes of new settings."""
-        self._take(self.directory)
+        self._take(self.directory, has_new_settings=True)
 
-    def _take(self, directory: Directory) -> None:
+    def _take(self, directory: Directory, *, has_new_settings: bool = False) -> None:
         """Let ``directory`` hold, with the indexes of the settings in it."""
         settings = self._live.settings
-        configured = settings.configured_indexes
+        configured = {name: settings.indexes[name].bases for name in settings.configured_indexes}
         made = dict(directory.made)
         if DEFAULT_INDEX not in configured and DEFAULT_INDEX not in made:
             made[DEFAULT_INDEX] = IndexConfig(
                 DEFAULT_INDEX, "mirror", built_in(settings.indexes[DEFAULT_INDEX].upstream)
             )
-        self.directory = directory.changed(
-            users=MappingProxyType(dict(directory.users)),
-            made=MappingProxyType(made),
-            tokens=MappingProxyType(dict(directory.tokens)),
-            configured=frozenset(configured),
+        former, self.directory = (
+            self.directory,
+            directory.changed(
+                users=MappingProxyType(dict(directory.users)),
+                made=MappingProxyType(made),
+                tokens=MappingProxyType(dict(directory.tokens)),
+                configured=MappingProxyType(configured),
+            ),
         )
+        trusts_all, self._trusts_all = self._trusts_all, self.empty_root
+        is_same = (former.made, former.configured, trusts_all) == (made, configured, self._trusts_all)
+        if is_same and not has_new_settings:
+            return  # else whoever makes users would empty the hot path
         self._mirrors_changed(
-            {name: _mirror(config) for name, config in made.items() if not config.is_stage and name not in configured}
+            {
+                name: _mirror(
+                    config, is_stored=name in self._stored, is_trusted=self._trusts_all or config.user == ROOT
+                )
+                for name, config in made.items()
+                if not config.is_stage and name not in configured
+            }
         )
 
     def shown(self, name: str) -> dict[str, Any]:
@@ -141,8 +167,9 @@ class Accounts:
         identity = api_tokens.id_of(given.secret)
         if identity is not None:
             return self._by_token(given, identity)
-        if self._logins is not None and self._logins.user(given.secret, self._hash_of) == given.user:
-            return Asker(given.user)
+        if self._logins is not None and self._logins.is_ours(given.secret):
+            is_right = self._logins.user(given.secret, self._hash_of) == given.user
+            return Asker(given.user) if is_right else ANYBODY
         return Asker(given.user) if await self._is_password(given.user, given.secret, address) else ANYBODY
 
     def logged_in(self, token: str) -> Asker:
@@ -154,14 +181,16 @@ class Accounts:
         token = self.directory.tokens.get(identity)
         if token is None or given.user not in {token.user, "__token__", ""}:
             return ANYBODY
-        return Asker(token.user, token) if token.is_text(given.secret) else ANYBODY
+        return Asker(token.user, token) if token.is_text(given.secret) and token.holds(time.time()) else ANYBODY
 
     def _hash_of(self, name: str) -> str | None:
         """Return the password hash of a user who may log in."""
         if name == ROOT and self.empty_root:
             return ""
         user = self.directory.users.get(name)
-        return None if user is None else user.password
+        if user is None or (user.password == "" and not self._live.settings.insecure_empty_root):
+            return None
+        return user.password
 
     async def _is_password(self, name: str, password: str, address: str) -> bool:
         stored = self._hash_of(name)
@@ -171,6 +200,7 @@ class Accounts:
 
     async def login(self, name: str, password: str, address: str) -> tuple[str, int]:
         """Return a login token and the seconds that it is valid. Raises :class:`Unauthorized`."""
+        self.directory.require_there()
         if not await self._is_password(name, password, address):
             hint = ""
             if name == ROOT and self._hash_of(ROOT) is None:
@@ -198,18 +228,17 @@ class Accounts:
         check_user_name(name)
         if name in self.directory.users:
             raise Conflict("user already exists")
-        password = given.get("password")
-        if not isinstance(password, str) or not password:
+        password = self._password(given)
+        if not password:
             raise BadRequest("password needs to be set")
-        user = User(name, await self._credentials.hash(password), _now(), _extra(given))
+        extra = user_settings.said({}, user_settings.checked(given))
+        return await self._add_user(User(name, await self._credentials.hash(password), _now(), extra))
 
-        def write(connection: sqlite3.Connection) -> None:
-            if any(found == name for found, *_ in rows.all_users(connection)):
-                raise Conflict("user already exists")
-            rows.put_user(connection, name, user.password, user.created, user.extra)
-
-        await self._archive.database.write(write)
-        self._take(self.directory.changed(users={**self.directory.users, name: user}))
+    @alone
+    async def _add_user(self, user: User) -> User:
+        if user.name in self.directory.users:  # time has passed
+            raise Conflict("user already exists")
+        await self._write_user(user)
         return user
 
     async def modify_user(self, asker: Asker, name: str, given: Mapping[str, Any]) -> tuple[str, int] | None:
@@ -217,36 +246,60 @@ class Accounts:
         self.directory.require_user(name)
         if asker.token is not None or asker.user != name:  # himself always
             self.directory.require_owner(asker, name, f"modify user {name}", self._live.settings.restrict_modify)
-        extra = {**self.directory.users[name].extra, **_extra(given)}
-        password = given.get("password")
-        if password is None:
-            await self._put_user(name, self.directory.users[name].password, extra)
-            return None
-        if not isinstance(password, str) or not password:
-            raise BadRequest("password needs to be set")
-        await self._put_user(name, await self._credentials.hash(password), extra)
-        return self._token_for(name)
+        extra, password = user_settings.checked(given), self._password(given)
+        hashed = await self._credentials.hash(password) if password else password
+        await self._change_user(name, extra, hashed)
+        return None if password is None else self._token_for(name)
 
     async def set_password(self, name: str, password: str) -> None:
         """Set a user's password, as an operator."""
         self.directory.require_user(name)
         if not password:
             raise BadRequest("password needs to be set")
-        await self._put_user(name, await self._credentials.hash(password), self.directory.users[name].extra)
+        await self._change_user(name, {}, await self._credentials.hash(password))
 
+    def _password(self, given: Mapping[str, Any]) -> str | None:
+        """Return the new password in what a client gives, None when it gives none. Raises :class:`BadRequest`.
+
+        An empty one is for trying out alone, as root's is.
+        """
+        password = given.get("password")
+        if password is None:
+            return None
+        if not isinstance(password, str) or not (password or self._live.settings.insecure_empty_root):
+            raise BadRequest("password needs to be set")
+        return password
+
+    @alone
+    async def _change_user(self, name: str, extra: Mapping[str, Any], password: str | None) -> None:
+        """Change a user; ``password`` is a hash, None to leave it."""
+        before = self.directory.require_user(name)  # time has passed
+        new = before.password if password is None else password
+        if name == ROOT and not new:
+            new = None  # as it was before one was set
+        await self._write_user(User(name, new, before.created, user_settings.said(before.extra, extra)))
+        if password is not None:
+            self._credentials.forget(name)
+
+    async def _write_user(self, user: User) -> None:
+        await self._archive.database.write(
+            lambda c: rows.put_user(c, user.name, user.password, user.created, user.extra)
+        )
+        self._take(self.directory.changed(users={**self.directory.users, user.name: user}))
+
+    @alone
     async def disable_user(self, name: str) -> int:
         """Take away password and API tokens of a user, as an operator, in one step; return how many tokens."""
         before = self.directory.require_user(name)
         if name == ROOT and self._live.settings.insecure_empty_root:
             raise Conflict("Without a password root has an empty one here: take insecure_empty_root away first.")
+        user = User(name, None, before.created, before.extra)
 
         def write(connection: sqlite3.Connection) -> int:
-            _require_row(connection, name)
-            rows.put_user(connection, name, None, before.created, before.extra)
+            rows.put_user(connection, name, None, user.created, user.extra)
             return rows.delete_tokens(connection, name)
 
         revoked = await self._archive.database.write(write)
-        user = User(name, None, before.created, before.extra)
         self._take(
             self.directory.changed(
                 users={**self.directory.users, name: user},
@@ -256,24 +309,13 @@ class Accounts:
         self._credentials.forget(name)
         return revoked
 
-    async def _put_user(self, name: str, password: str | None, extra: Mapping[str, Any]) -> None:
-        before = self.directory.require_user(name)  # time has passed
-
-        def write(connection: sqlite3.Connection) -> None:
-            _require_row(connection, name)
-            rows.put_user(connection, name, password, before.created, extra)
-
-        await self._archive.database.write(write)
-        user = User(name, password, before.created, extra)
-        self._take(self.directory.changed(users={**self.directory.users, name: user}))
-        self._credentials.forget(name)
-
     async def delete_user(self, asker: Asker, name: str) -> None:
         """Delete a user with his indexes, none of which may be non-volatile."""
         self.directory.require_user(name)
         self.directory.require_owner(asker, name, f"delete user {name}", self._live.settings.restrict_modify)
         await self.remove_user(name)
 
+    @alone
     async def remove_user(self, name: str) -> None:
         """Delete a user, as an operator; see :meth:`delete_user`."""
         self.directory.require_user(name)
@@ -284,12 +326,8 @@ class Accounts:
             raise Forbidden(f"user {name!r} has the non-volatile index {kept[0].name}, cannot delete")
 
         def write(connection: sqlite3.Connection) -> tuple[None, list[str]]:
-            contents = [
-                sha256
-                for index, _ in rows.all_indexes(connection)
-                if index.partition("/")[0] == name
-                for sha256 in projects.contents_of(connection, index)
-            ]
+            indexes = [index for index, _ in rows.all_indexes(connection) if index.partition("/")[0] == name]
+            contents = [sha256 for index in indexes for sha256 in projects.contents_of(connection, index)]
             rows.delete_user(connection, name)
             return None, contents
 
@@ -305,6 +343,7 @@ class Accounts:
 
     # -- indexes -------------------------------------------------------------------------------------
 
+    @alone
     async def create_index(self, asker: Asker, name: str, given: Mapping[str, Any]) -> IndexConfig:
         """Make an index of a user. Raises as :meth:`create_user` does, and :class:`NotFound` for the user."""
         user, _, index = name.partition("/")
@@ -316,6 +355,7 @@ class Accounts:
             raise Conflict(f"index {name!r} exists")
         return await self._put_index(created(name, given))
 
+    @alone
     async def modify_index(
         self, asker: Asker, name: str, given: Mapping[str, Any] | Sequence[str], *, error_on_noop: bool = False
     ) -> IndexConfig:
@@ -335,15 +375,18 @@ class Accounts:
 
     async def _put_index(self, config: IndexConfig) -> IndexConfig:
         self.directory.check_bases(config)
-
-        def write(connection: sqlite3.Connection) -> None:
-            _require_row(connection, config.user)
-            rows.put_index(connection, config.name, {"type": config.kind, **config.values})
-
-        await self._archive.database.write(write)
+        former = self.directory.made.get(config.name)
+        await self._archive.database.write(
+            lambda c: rows.put_index(c, config.name, {"type": config.kind, **config.values})
+        )
+        self._stored.add(config.name)
         self._take(self.directory.changed(made={**self.directory.made, config.name: config}))
+        url = config.values.get("mirror_url")
+        if self._forget_upstream is not None and url != (former and former.values.get("mirror_url")):
+            await self._forget_upstream(config.name, former is None)
         return config
 
+    @alone
     async def delete_index(self, asker: Asker, name: str) -> None:
         """Delete a volatile index with all that was uploaded to it."""
         found = self._changeable(name)
@@ -361,6 +404,7 @@ class Accounts:
 
     # -- API tokens ----------------------------------------------------------------------------------
 
+    @alone
     async def create_token(
         self,
         user: str,
@@ -377,30 +421,18 @@ class Accounts:
             self.directory.require(index)
         if not (may_upload or may_read):
             raise BadRequest("A token that allows nothing is of no use: let it upload, read, or both.")
-        now = time.time()
         new = api_tokens.new()
         while new.id in self.directory.tokens:
             new = api_tokens.new()
-        token = ApiToken(
-            id=new.id,
-            user=user,
-            description=description[:_LONGEST],
-            index=index,
-            may_upload=may_upload,
-            may_read=may_read,
-            created_at=now,
-            expires_at=None if seconds is None else now + seconds,
-            digest=new.digest,
-        )
-
-        def write(connection: sqlite3.Connection) -> None:
-            _require_row(connection, user)
-            rows.put_token(connection, asdict(token))
-
-        await self._archive.database.write(write)
+        now = time.time()
+        until = None if seconds is None else now + seconds
+        said = description[:_LONGEST]
+        token = ApiToken(new.id, user, said, index, may_upload, may_read, now, until, new.digest)
+        await self._archive.database.write(lambda c: rows.put_token(c, asdict(token)))
         self._take(self.directory.changed(tokens={**self.directory.tokens, token.id: token}))
         return new.text, token
 
+    @alone
     async def revoke_token(self, identity: str) -> None:
         """Delete a token. Raises :class:`NotFound`."""
         if not await self._archive.database.write(lambda c: rows.delete_token(c, identity)):
@@ -412,43 +444,15 @@ class Accounts:
         )
 
 
-def _require_row(connection: sqlite3.Connection, user: str) -> None:
-    """Raise :class:`NotFound` when somebody has just deleted the user, whom a write would bring back."""
-    if all(found != user for found, *_ in rows.all_users(connection)):
-        raise NotFound(f"no user {user!r}")
-
-
-def built_in(upstream: str) -> dict[str, Any]:
-    """Return the settings of the built-in mirror as devpi's clients know them."""
-    root = upstream.removesuffix("/").rpartition("/")[0]
-    return {
-        "volatile": False,
-        "title": "PyPI",
-        "mirror_url": upstream,
-        "mirror_web_url_fmt": f"{root}/project/{{name}}/",
-    }
-
-
-def _mirror(config: IndexConfig) -> IndexSettings:
-    """Return how a mirror that a client made is fetched; only root's may lead into a private network."""
+def _mirror(config: IndexConfig, *, is_stored: bool, is_trusted: bool) -> IndexSettings:
+    """Return how a mirror that a client made is fetched; only one that ``is_trusted`` may be in a private network."""
     expiry = config.values.get("mirror_cache_expiry")
     return IndexSettings(
-        config.values["mirror_url"],
+        parse_upstream(config.values["mirror_url"]),
         page_ttl_seconds=None if expiry is None else float(expiry),
-        is_trusted=config.user == ROOT,
+        is_trusted=is_trusted,
+        is_bound=is_stored,
     )
-
-
-def _extra(given: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = [key for key in given if key not in _USER_KEYS | _SHOWN_KEYS]
-    if unknown:
-        raise BadRequest(
-            f"a user has no {unknown[0][:100]!r}; what can be said of one: {', '.join(sorted(_USER_KEYS))}"
-        )
-    for key in ("email", "title", "description"):
-        if not isinstance(given.get(key, ""), (str, type(None))) or len(given.get(key) or "") > _LONGEST:
-            raise BadRequest(f"{key} is a text of at most {_LONGEST} characters")
-    return {key: given[key] for key in given if key in _USER_KEYS}
 
 
 def _now() -> str:

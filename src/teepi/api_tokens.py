@@ -71,12 +71,16 @@ class ApiToken:
         """Whether ``text`` is this token; takes the same time however much of it is right."""
         return hmac.compare_digest(_digest(text), self.digest)
 
+    def holds(self, now: float) -> bool:
+        """Whether it has not expired at ``now`` (seconds since 1970)."""
+        return self.expires_at is None or now < self.expires_at
+
     def allows(self, action: Action, index: str, now: float) -> bool:
         """Whether it may be used for ``action`` on ``index`` (``user/name``) at ``now`` (seconds since 1970).
 
         The rights of the user are asked besides.
         """
-        if self.expires_at is not None and now >= self.expires_at:
+        if not self.holds(now):
             return False
         if self.index is not None and index != self.index:
             return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from teepi import maintenance, operator_channel
@@ -115,6 +116,12 @@ class Services:
             self.pages.forget_variants()
 
 
+async def _forget_upstream(pages: Pages, lists: ProjectLists, index: str, is_new: bool) -> None:  # noqa: FBT001
+    await pages.forget_upstream(index, is_new=is_new)
+    if is_new:
+        await lists.forget(index)
+
+
 async def assemble(  # noqa: PLR0915 - one line for each service
     live: Live,
     limits: Limits,
@@ -135,7 +142,11 @@ async def assemble(  # noqa: PLR0915 - one line for each service
     connected = Upstreams(live.indexes, limits, metrics)
     undo.push_async_callback(connected.aclose)
     upstreams, scope = connected.by_index, TaskScope()
-    lists = ProjectLists(upstreams, ListStore(store.lists_path), scope, limits, live)
+    lists = ProjectLists(
+        *(upstreams, ListStore(store.lists_path), scope, limits, live),
+        mirrors_of=lambda index: private.stages.mirrors(index),  # noqa: PLW0108 - it is made further down
+        names_of=lambda index: private.stages.names(index),  # noqa: PLW0108 - as it
+    )
     undo.callback(lists.close)
     undo.push_async_callback(scope.aclose)
     stores = DocumentStores.of(store)
@@ -174,6 +185,7 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         indexes,
         pages,
         mirrors_changed,
+        partial(_forget_upstream, pages, lists),
         lambda index, project: scope.start(private.tell(search, index, project), name=f"search of {project}"),
     )
     legacy = Legacy(upstreams, stores.legacy, scope, limits, live, read_metadata)
@@ -188,7 +200,8 @@ async def assemble(  # noqa: PLR0915 - one line for each service
     undo.callback(senders.close)
 
     def problems() -> list[str]:
-        return [sentence for sentence in (store.problem, catalog.problem, keeper.problem) if sentence]
+        found = store.problem, catalog.problem, keeper.problem, private.problem()
+        return [sentence for sentence in found if sentence]
 
     history = History(metrics, store)
     await history.load()
@@ -206,6 +219,7 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         upstreams,
         catalogue_problem=lambda: catalog.problem,
         cache_problem=lambda: keeper.problem,
+        data_problem=private.problem,
         circuit_wait_seconds=pages.circuit_wait_seconds,
         offline=lambda: live.offline,
     )
@@ -239,12 +253,22 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         lists,
         await asyncio.to_thread(operator_channel.make_token, settings.data_dir),
     )
-    ui = await private.people(store, search, search_page, overviews.now, read_metadata, core_metadata)
+    ui = await private.people(limits, store, search, search_page, overviews.now, read_metadata, core_metadata)
     app = App(
         PageHandlers(indexes, pages, lists, limits, hot),
         FileHandlers(indexes, files, core_metadata, senders, metrics, hot),
         LegacyHandlers(indexes, pages, legacy, live),
-        OpsHandlers(registry, metrics, lambda: catalog.totals, problems, readiness, exposition, history),
+        OpsHandlers(
+            registry,
+            metrics,
+            lambda: catalog.totals,
+            problems,
+            readiness,
+            exposition,
+            history,
+            live,
+            private.accounts.uuid,
+        ),
         ui,
         operator,
         private.handlers(files, senders, limits, search),

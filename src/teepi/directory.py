@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from teepi.errors import BadRequest, Forbidden, NotFound, Unauthorized
+from teepi.errors import BadRequest, DataUnavailable, Forbidden, NotFound, Unauthorized
 from teepi.index_config import ANONYMOUS, AUTHENTICATED, IndexConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Iterable, Mapping, Sequence
 
     from teepi.api_tokens import ApiToken
 
@@ -66,23 +65,32 @@ class Directory:
     """Indexes that clients made, by name."""
     tokens: Mapping[str, ApiToken] = field(default_factory=lambda: MappingProxyType({}))
     """API tokens by their id."""
-    configured: AbstractSet[str] = frozenset()
-    """Names of the indexes that the settings have; they come first."""
+    configured: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
+    """The indexes that the settings have, by name, with what they are made of; they come first."""
+    unavailable: str | None = None
+    """One sentence when it is not known what clients made: then nothing is said not to be there."""
+
+    def require_there(self) -> None:
+        """Raise :class:`DataUnavailable` when it is not known what there is."""
+        if self.unavailable is not None:
+            raise DataUnavailable(self.unavailable)
 
     def index(self, name: str) -> IndexConfig | None:
         """Return an index that clients made; None when there is none, or the settings have one of that name."""
         return None if name in self.configured else self.made.get(name)
 
     def require(self, name: str) -> IndexConfig | None:
-        """Return :meth:`index`, None for one of the settings. Raises :class:`NotFound`."""
+        """Return :meth:`index`, None for one of the settings. Raises :class:`NotFound`, or :meth:`require_there`."""
         if name not in self.configured and name not in self.made:
+            self.require_there()
             raise NotFound(f"The stage {name} could not be found.")
         return self.index(name)
 
     def require_user(self, name: str) -> User:
-        """Return the user. Raises :class:`NotFound`."""
+        """Return the user. Raises :class:`NotFound`, or :meth:`require_there`."""
         found = self.users.get(name)
         if found is None:
+            self.require_there()
             raise NotFound(f"no user {name!r}")
         return found
 
@@ -99,8 +107,11 @@ class Directory:
     def order(self, name: str) -> list[str]:
         """Return the index and what is below it, in the order in which they are asked: depth first, each once.
 
-        A base that is no more is left out.
+        A base that is no more is left out. What one of the settings is made of is its own business.
         """
+        return self._below(name, {})
+
+    def _below(self, name: str, bases_of_configured: Mapping[str, Sequence[str]]) -> list[str]:
         found: dict[str, None] = {}
 
         def visit(each: str) -> None:
@@ -108,7 +119,7 @@ class Directory:
                 return
             found[each] = None
             config = self.index(each)
-            for base in () if config is None else config.bases:
+            for base in bases_of_configured.get(each, ()) if config is None else config.bases:
                 visit(base)
 
         visit(name)
@@ -131,7 +142,7 @@ class Directory:
         """
         if asker.token is not None and not asker.token.allows("read", name, now):
             return self.is_public(name)
-        return all(self._may_read(asker, each) for each in self.order(name))
+        return all(self._may_read(asker, each) for each in self._below(name, self.configured))
 
     def _may_read(self, asker: Asker, name: str) -> bool:
         config = self.index(name)
@@ -141,7 +152,7 @@ class Directory:
 
     def is_public(self, name: str) -> bool:
         """Whether everybody may read an index and all that is below it."""
-        return all(self._may_read(ANYBODY, each) for each in self.order(name))
+        return all(self._may_read(ANYBODY, each) for each in self._below(name, self.configured))
 
     def readable(self, asker: Asker, now: float) -> list[str]:
         """Return the names of the indexes that ``asker`` may read."""
@@ -153,9 +164,14 @@ class Directory:
         if asker.token is not None and not asker.token.allows("upload", config.name, now):
             raise Forbidden(f"no permission to submit: this token does not allow uploads to {config.name}")
 
-    def require_toxresult(self, asker: Asker, config: IndexConfig) -> None:
-        """Raise unless ``asker`` may post results of test runs."""
-        self._require(asker, config.acl_toxresult_upload, "upload tox results", config.name)
+    def require_toxresult(self, asker: Asker, config: IndexConfig, now: float) -> None:
+        """Raise unless ``asker`` may post results of test runs; a token has to allow uploads."""
+        if asker.token is not None and not asker.token.allows("upload", config.name, now):
+            asker = ANYBODY
+        try:
+            self._require(asker, config.acl_toxresult_upload, "upload tox results", config.name)
+        except Unauthorized as error:  # devpi's clients know 403 alone here
+            raise Forbidden(error.message) from None
 
     @staticmethod
     def _require(asker: Asker, allowed: Iterable[str], to_do: str, name: str) -> None:
@@ -166,15 +182,15 @@ class Directory:
         raise Forbidden(f"no permission to {to_do} to {name} as {asker.user}")
 
     def require_owner(self, asker: Asker, user: str, to_do: str, restricted: Iterable[str]) -> None:
-        """Raise unless ``asker`` may change what ``user`` has.
+        """Raise :class:`Forbidden` unless ``asker`` may change what ``user`` has.
 
-        ``restricted`` is the setting ``restrict_modify``: when it names anybody, only they may.
+        ``restricted`` is the setting ``restrict_modify``: when it names anybody, only they may. Nobody is refused
+        as others are, with 403: so it is with devpi, whose clients and their tests know that.
         """
         allowed = set(restricted) or {user}
         if asker.user is not None and asker.token is None and (asker.user == ROOT or asker.principals & allowed):
             return
-        refused = Unauthorized if asker.user is None else Forbidden
-        raise refused(f"no permission to {to_do}")
+        raise Forbidden(f"no permission to {to_do}{_why(asker)}")
 
     def require_new_user(self, asker: Asker, restricted: Iterable[str]) -> None:
         """Raise unless ``asker`` may make a user: anyone may, until ``restrict_modify`` names who."""
@@ -182,9 +198,15 @@ class Directory:
         if not allowed:
             return
         if asker.token is not None or (asker.user != ROOT and asker.principals.isdisjoint(allowed)):
-            refused = Unauthorized if asker.user is None else Forbidden
-            raise refused("no permission to create a user: restrict_modify says who may")
+            raise Forbidden(f"no permission to create a user: restrict_modify says who may{_why(asker)}")
 
     def changed(self, **values: Any) -> Directory:  # noqa: ANN401 - as the fields have them
         """Return another picture."""
         return Directory(**{**{name: getattr(self, name) for name in self.__slots__}, **values})
+
+
+def _why(asker: Asker) -> str:
+    """Return what else is to be said to whom a change was refused."""
+    if asker.token is not None:
+        return "; an API token changes no users and no indexes"
+    return "; nobody is logged in" if asker.user is None else ""

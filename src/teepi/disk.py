@@ -25,13 +25,13 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def make_directories(path: Path) -> None:
+def make_directories(path: Path, *, mode: int = 0o755) -> None:
     """Make the directory ``path`` and what is missing above it, each durable as a name. Raises OSError."""
     try:
-        path.mkdir(mode=0o755)
+        path.mkdir(mode=mode)
     except FileNotFoundError:
         make_directories(path.parent)
-        path.mkdir(mode=0o755, exist_ok=True)
+        path.mkdir(mode=mode, exist_ok=True)
     except FileExistsError:
         if path.is_dir():
             return

@@ -143,6 +143,12 @@ class Offline(TeepiError):
     status = 503
 
 
+class DataUnavailable(TeepiError):
+    """The data directory cannot be used; asking again does not help before a restart, hence no Retry-After."""
+
+    status = 503
+
+
 class UpstreamError(Unavailable):
     """Upstream answered something unusable or broke off; carries the upstream's status when it gave one."""
 
@@ -175,7 +181,7 @@ class Mismatch(UpstreamError):
 
 
 class StoreError(TeepiError):
-    """The cache directory cannot be used: full, read-only, in use by another process, or damaged."""
+    """The cache or data directory cannot be used: full, read-only, in use by another process, or damaged."""
 
 
 class InUse(StoreError):

@@ -6,6 +6,7 @@ Values come as text (``volatile=False``, ``bases=root/pypi,team/dev``) or as JSO
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 ANONYMOUS: Final = ":ANONYMOUS:"
 AUTHENTICATED: Final = ":AUTHENTICATED:"
 
-_BAD_IN_NAMES: Final = re.compile(r"[\x00-\x20\x7f-\x9f!\"#$%&'()*+,/:;<=>?\[\\\]^`{|}~]")
+_NAME: Final = re.compile(r"[A-Za-z0-9._@-]+")
+"""It stands in URLs, headers, access lists and, of a mirror, in the names of files."""
 _LONGEST_NAME: Final = 100
 _LONGEST_TEXT: Final = 10_000
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
@@ -31,23 +33,25 @@ _FALSE: Final = frozenset({"false", "no", "off", "0"})
 
 
 def check_name(name: str, what: str, *, reserved: frozenset[str] = frozenset()) -> str:
-    """Return the name of a user or an index (``what``). Raises :class:`BadRequest` for what can be none."""
-    if not name or len(name) > _LONGEST_NAME or _BAD_IN_NAMES.search(name) or name in {".", ".."}:
-        shown = repr(name[:_LONGEST_NAME])
-        raise BadRequest(f"{shown} is not the name of a {what}: it is too long, or has a character that none may have.")
-    if name.lower() in reserved or name.lower().startswith("+"):
-        raise BadRequest(f"{name!r} is reserved for a path of teepi's own; choose another name for the {what}.")
+    """Return the name of ``what``, a user or an index. Raises :class:`BadRequest` for what can be none."""
+    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name) or name in {".", ".."}:
+        raise BadRequest(
+            f"{name[:_LONGEST_NAME]!r} is not the name of {what}: one has at most {_LONGEST_NAME} of a-z, A-Z, 0-9 "
+            "and -.@_ in it."
+        )
+    if name.lower() in reserved:
+        raise BadRequest(f"{name!r} is reserved for a path of teepi's own; choose another name for {what}.")
     return name
 
 
 def check_user_name(name: str) -> str:
     """See :func:`check_name`."""
-    return check_name(name, "user", reserved=RESERVED_USERS)
+    return check_name(name, "a user", reserved=RESERVED_USERS | {"__token__"})
 
 
 def check_index_name(name: str) -> str:
     """See :func:`check_name`; the part behind the slash."""
-    return check_name(name, "index", reserved=RESERVED_INDEXES)
+    return check_name(name, "an index", reserved=RESERVED_INDEXES)
 
 
 # Values ---------------------------------------------------------------------------------------------
@@ -74,7 +78,11 @@ def _list(value: object) -> list[str]:
 
 
 def _bases(value: object) -> list[str]:
-    return list(dict.fromkeys(name.strip("/") for name in _list(value)))
+    names = list(dict.fromkeys(name.strip("/") for name in _list(value)))
+    for name in names:
+        if name.count("/") != 1:
+            raise BadRequest(f"invalid base index spec: {name[:200]!r}")
+    return names
 
 
 def _principals(value: object) -> list[str]:
@@ -90,13 +98,24 @@ def _projects(value: object) -> list[str]:
 
 
 def _inheritance(value: object) -> str:
-    if value not in {"intersection", "union"}:
+    if value != "intersection" and value != "union":  # noqa: PLR1714 - it may be what no set can have
         raise ValueError("write intersection or union")
     return str(value)
 
 
 def _url(value: object) -> str:
-    return parse_upstream(_text(value))
+    """Return the URL as it was given: devpi's clients compare it."""
+    text = _text(value).strip()
+    parse_upstream(text)
+    return text
+
+
+def _link(value: object) -> str:
+    """Return what people are led to by a click."""
+    text = _text(value)
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("write a URL that begins with http:// or https://, with {name} for the project")
+    return text
 
 
 def _seconds(value: object) -> int:
@@ -105,14 +124,21 @@ def _seconds(value: object) -> int:
     return int(parse_seconds(value))
 
 
-def _anything(value: object) -> Any:  # noqa: ANN401 - JSON
+def custom_data(value: object) -> Any:  # noqa: ANN401 - JSON
+    """Return what clients keep here for themselves. Raises ValueError when it is too much."""
+    try:
+        size = len(json.dumps(value))
+    except RecursionError:
+        size = _LONGEST_TEXT + 1
+    if size > _LONGEST_TEXT:
+        raise ValueError(f"as JSON it may have {_LONGEST_TEXT} characters")
     return value
 
 
 _COMMON: Final[dict[str, Callable[[object], Any]]] = {
     "title": _text,
     "description": _text,
-    "custom_data": _anything,
+    "custom_data": custom_data,
     "acl_read": _principals,
 }
 _STAGE: Final[dict[str, Callable[[object], Any]]] = {
@@ -128,7 +154,7 @@ _MIRROR: Final[dict[str, Callable[[object], Any]]] = {
     "volatile": _switch,
     "mirror_url": _url,
     "mirror_cache_expiry": _seconds,
-    "mirror_web_url_fmt": _text,
+    "mirror_web_url_fmt": _link,
     **_COMMON,
 }
 _KINDS: Final = {"stage": _STAGE, "mirror": _MIRROR}
@@ -158,7 +184,7 @@ class IndexConfig:
     @property
     def is_volatile(self) -> bool:
         """Whether what was uploaded may be overwritten and deleted."""
-        return bool(self.values.get("volatile", self.is_stage))
+        return bool(self.values.get("volatile", True))
 
     @property
     def bases(self) -> tuple[str, ...]:
@@ -197,7 +223,7 @@ class IndexConfig:
             "bases": list(self.bases),
             "acl_upload": list(self.acl_upload),
             "acl_toxresult_upload": list(self.acl_toxresult_upload),
-            "mirror_whitelist": sorted(self.whitelist),
+            "mirror_whitelist": list(self.values.get("mirror_whitelist", ())),
             "mirror_whitelist_inheritance": self.values.get("mirror_whitelist_inheritance", "intersection"),
             **{key: self.values[key] for key in _COMMON if key in self.values},
         }
@@ -206,7 +232,7 @@ class IndexConfig:
 def created(name: str, given: Mapping[str, Any]) -> IndexConfig:
     """Return a new index with the settings of a client's ``PUT``. Raises :class:`BadRequest`."""
     kind = given.get("type", "stage")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise BadRequest(f"{str(kind)[:100]!r} is no type of an index; write stage or mirror.")
     values = _checked(kind, {key: value for key, value in given.items() if key not in {"type", "projects"}})
     if kind == "mirror" and "mirror_url" not in values:
@@ -280,6 +306,20 @@ def _apply(former: IndexConfig, values: dict[str, Any], step: object) -> None:
     parsed = _parsed(kind, key, text)
     if not isinstance(parsed, list):
         raise BadRequest(f"{key} is no list: {operator} has no meaning for it; write {key}=VALUE.")
+    missing = [item for item in parsed if item not in now]
+    if operator == "-=" and missing:
+        raise BadRequest(f"The {key!r} setting doesn't have value {missing[0][:200]!r}")
     values[key] = (
         list(dict.fromkeys([*now, *parsed])) if operator == "+=" else [item for item in now if item not in parsed]
     )
+
+
+def built_in(upstream: str) -> dict[str, Any]:
+    """Return the settings of the built-in mirror as devpi's clients know them."""
+    root = upstream.removesuffix("/").rpartition("/")[0]
+    return {
+        "volatile": False,
+        "title": "PyPI",
+        "mirror_url": upstream,
+        "mirror_web_url_fmt": f"{root}/project/{{name}}/",
+    }

@@ -73,6 +73,8 @@ class IndexSettings:
 
     is_trusted: bool = True
     """Whether the upstream itself may be at a private address: not when any user may have named it."""
+    is_bound: bool = False
+    """Whether pages that came from another upstream are not shown: clients say what the upstream is."""
 
     @property
     def mirrors(self) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ class Indexes:
     def require(self, index: str) -> str:
         """Return ``index``, or raise :class:`NotFound` when there is none of that name."""
         if index not in self._live.indexes:
-            known = ", ".join(sorted(self._live.indexes))
+            known = ", ".join(sorted(self._live.settings.indexes))  # not those of users, who may hide them
             msg = f"There is no index {index} here; this teepi serves {known}."
             raise NotFound(msg)
         return index

@@ -194,11 +194,11 @@ class Legacy:
 
     async def _known(self, key: _Key, url: str) -> _Document | None:
         """Return the document from memory or disk, whatever its age."""
-        if (document := self._documents.get(key)) is not None:
+        if (document := self._documents.get(key)) is not None and document.stored.url == url:
             self._documents.move_to_end(key)
             return document
         stored = await self._store.load(key[0], _slug(key))
-        if (document := self._documents.get(key)) is not None:  # somebody was quicker
+        if (document := self._documents.get(key)) is not None and document.stored.url == url:  # somebody was quicker
             return document
         if stored is None or stored.url != url:  # of an upstream that was configured before
             return None

@@ -6,6 +6,7 @@ large, hence read, rendered, compressed and inflated in pieces, each in a thread
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import time
@@ -25,7 +26,7 @@ from teepi.single_flight import SingleFlight
 from teepi.tasks import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from teepi.limits import Limits
     from teepi.live import Live
@@ -50,8 +51,16 @@ class ProjectLists:
         scope: TaskScope,
         limits: Limits,
         live: Live,
+        mirrors_of: Callable[[str], Sequence[str] | None],
+        names_of: Callable[[str], Awaitable[list[str]]],
     ) -> None:
-        """``upstreams`` are those of ``pages``."""
+        """``upstreams`` are those of ``pages``.
+
+        ``mirrors_of`` says of what mirrors a private index is made, None for what is no private index; ``names_of``
+        what was uploaded to it and to the private indexes that it is made of, as it is now.
+        """
+        self._mirrors_of = mirrors_of
+        self._names_of = names_of
         self._upstreams = upstreams
         self._store = store
         self._limits = limits
@@ -62,10 +71,14 @@ class ProjectLists:
         self._loading = SingleFlight[None](scope)
         self._asking = SingleFlight[Freshness](scope)
 
-    @property
-    def _bases(self) -> Mapping[str, Sequence[str]]:
-        """What indexes are made of, by name."""
-        return {name: index.bases for name, index in self._live.indexes.items() if index.bases}
+    def is_index(self, index: str) -> bool:
+        """Whether there is an index of that name, and so a list."""
+        return index in self._live.indexes or self._mirrors_of(index) is not None
+
+    def _bases(self, index: str) -> Sequence[str] | None:
+        """Return what an index is made of, for a stage its mirrors; None when it has an upstream of its own."""
+        settings = self._live.indexes.get(index)
+        return self._mirrors_of(index) if settings is None else settings.bases or None
 
     async def open(self, index: str, form: PageFormat, *, gzip: bool) -> tuple[ListBody, Freshness]:
         """Return the list of ``index`` in ``form``, to be closed, and how it was come by.
@@ -73,6 +86,7 @@ class ProjectLists:
         Raises :class:`NotFound`, :class:`Offline`, or :class:`UpstreamError` / :class:`Unavailable` when there is
         none to fall back to.
         """
+        self._drop_foreign(index)
         if index not in self._lists:
             await self._loading.join(index, lambda: self._load(index), self._limits.cold_answer_seconds)
         freshness = await self._freshen(index)
@@ -85,6 +99,7 @@ class ProjectLists:
         """
         if index not in self._upstreams:
             return None
+        self._drop_foreign(index)
         if index not in self._lists:
             await self._loading.join(index, lambda: self._load(index))
         found = self._lists.get(index)
@@ -102,15 +117,25 @@ class ProjectLists:
             self._confirmed[index] = -math.inf
             self._failed.pop(index, None)
 
+    async def forget(self, index: str) -> None:
+        """Forget the list that an earlier index of this name has left."""
+        found = self._lists.pop(index, None)
+        if found is not None:
+            found.close()
+        self._failed.pop(index, None)
+        await in_thread(lambda: self._store.remove(index))
+
     async def _freshen(self, index: str) -> Freshness:
         """Ask upstream when it is time; return with a list there, or raise."""
         is_there = index in self._lists
         if (known := self._judge(index)) is not None:
             return known
         limits = self._limits
-        patience = limits.page_patience_seconds if is_there else limits.cold_answer_seconds
+        # Of a stage a stale list would hide what was just uploaded: putting a million names together takes seconds.
+        may_hurry = is_there and index in self._live.indexes
+        patience = limits.page_patience_seconds if may_hurry else limits.cold_answer_seconds
         joined = self._asking.is_flying(index)
-        work = self._unite if index in self._bases else self._revalidate
+        work = self._revalidate if self._bases(index) is None else self._unite
         try:
             freshness = await self._asking.join(index, lambda: work(index), patience)
         except (TeepiError, TimeoutError) as error:
@@ -125,9 +150,12 @@ class ProjectLists:
     def _judge(self, index: str) -> Freshness | None:
         """Return how fresh a list is that need not, or must not, be asked for now; None when it is time to."""
         is_there = index in self._lists
+        made_of = self._bases(index)
+        if made_of is not None and index not in self._live.indexes:  # a stage: what was uploaded shows at once
+            return None
         if self._live.offline and is_there:
             return Freshness.HIT
-        if index in self._bases:  # it is as fresh as they are
+        if made_of is not None:  # it is as fresh as they are
             return None
         if self._live.offline:
             msg = f"teepi runs offline and has no project list of {index}; installers do not need one."
@@ -155,10 +183,20 @@ class ProjectLists:
         self._lists[index] = found
         self._confirmed[index] = time.monotonic() - max(0.0, time.time() - found.head.fetched_at)
 
+    def _drop_foreign(self, index: str) -> None:
+        """Let go of a list that came from an upstream which is another one now."""
+        found = self._lists.get(index)
+        if found is not None and found.head.url not in self._places(index):
+            del self._lists[index]
+            self._failed.pop(index, None)
+            found.close()
+
     def _places(self, index: str) -> Sequence[str]:
         """Return where the list may have come from; what is stored from elsewhere is of an earlier configuration."""
-        made_of = self._bases.get(index)
-        return self._upstreams[index].roots if made_of is None else [f"bases:{','.join(made_of)}"]
+        made_of = self._bases(index)
+        if made_of is None:
+            return self._upstreams[index].roots if index in self._upstreams else ()
+        return [f"bases:{','.join(made_of)}"]
 
     async def _revalidate(self, index: str) -> Freshness:
         asked = Freshness.REVALIDATED if index in self._lists else Freshness.MISS
@@ -248,22 +286,26 @@ class ProjectLists:
     async def _unite(self, index: str) -> Freshness:
         """Bring the list of an index made of others up to date with theirs: with all of them, or it raises."""
         is_there = index in self._lists
+        bases = self._bases(index) or ()
+        own = [] if index in self._live.indexes else await self._names_of(index)
         with ExitStack() as parts:
-            bodies, found = [], []
-            for base in self._bases[index]:
+            bodies, found = [], [Freshness.HIT]
+            for base in bases:
                 body, freshness = await self._open_base(index, base)
                 parts.callback(body.close)
                 bodies.append(body)
                 found.append(freshness)
             worst = max(found, key=_FROM_BEST.index)
-            made_of = " ".join(body.etag for body in bodies)
+            digest = [hashlib.sha256("\n".join(own).encode()).hexdigest()] if own else []
+            made_of = " ".join([*digest, *(body.etag for body in bodies)])
             if is_there and self._lists[index].head.etag == made_of:
                 return worst
+            parts_of = dict(zip(bases, bodies, strict=True))
             try:
-                await self._merge(index, bodies, made_of, in_memory=False)
+                await self._merge(index, own, parts_of, made_of, in_memory=False)
             except OSError as error:
                 log.warning("The project list of %s cannot be stored: %s. It is kept in memory.", index, error)
-                await self._merge(index, bodies, made_of, in_memory=True)
+                await self._merge(index, own, parts_of, made_of, in_memory=True)
         return worst if worst is Freshness.STALE else Freshness.REVALIDATED if is_there else Freshness.MISS
 
     async def _open_base(self, index: str, base: str) -> tuple[ListBody, Freshness]:
@@ -273,13 +315,15 @@ class ProjectLists:
             msg = f"{index} has no project list, since its base {base} has none: {error.message}"
             raise Unavailable(msg) from error
 
-    async def _merge(self, index: str, bodies: Sequence[ListBody], made_of: str, *, in_memory: bool) -> None:
-        """Write a list with every name once, as the first that has it spells it."""
+    async def _merge(
+        self, index: str, own: list[str], bodies: Mapping[str, ListBody], made_of: str, *, in_memory: bool
+    ) -> None:
+        """Write a list with every name once, as the first that has it spells it; what a stage has itself is first."""
         with ExitStack() as undo:
             lines = await in_thread(lambda: self._store.sort(index, in_memory=in_memory))
             undo.callback(lines.close)
-            count = 0
-            for base, body in zip(self._bases[index], bodies, strict=True):
+            count = await in_thread(lambda: _add_names(lines, lambda: own, 0))
+            for base, body in bodies.items():
                 body.rewind()
                 reader = JsonNames(f"of {base}")
                 is_more = True
@@ -295,7 +339,7 @@ class ProjectLists:
             while some := await in_thread(lambda: list(islice(names, _NAMES_STEP))):
                 await in_thread(partial(forms.put, some))
             await in_thread(forms.end)
-            [place] = self._places(index)
+            place = f"bases:{','.join(bodies)}"
             self._replace(index, await in_thread(lambda: writer.commit(place, made_of, None, time.time())))
 
 

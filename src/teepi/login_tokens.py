@@ -49,6 +49,14 @@ class LoginTokens:
         stored = stored_hash_of(user) if self._clock() < until else None
         return user if stored is not None and hmac.compare_digest(digest, self._digest(stored)) else None
 
+    def is_ours(self, token: str) -> bool:
+        """Whether this was once issued here: then it is no guess at a password, though it may hold no more."""
+        try:
+            _three(self._serializer.loads(token.encode("ascii")))
+        except (BadData, UnicodeEncodeError):
+            return False
+        return True
+
     def _digest(self, stored_hash: str) -> str:
         """Return what binds a token to a password; keyed, for whoever has the token can read it."""
         return hashlib.blake2b(stored_hash.encode(), key=self._secret[:64], digest_size=16).hexdigest()

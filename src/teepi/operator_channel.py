@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PREFIX: Final = "/+operator/"
 """Of every URL of the channel."""
 _SOCKET: Final = "operator.sock"
-_TOKEN: Final = "operator-token"  # noqa: S105 - the name of a file
+TOKEN: Final = "operator-token"  # noqa: S105 - the name of a file
 _LONGEST_PATH: Final = 100  # the kernel takes 108 bytes, macOS 104
 
 
@@ -78,7 +78,7 @@ def answers(cache_dir: Path) -> bool:
 
 def make_token(data_dir: Path) -> str | None:
     """Return the token, made if there is none; None where the data directory cannot be written. Blocks."""
-    path = data_dir / _TOKEN
+    path = data_dir / TOKEN
     try:
         with contextlib.suppress(FileExistsError):
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -92,7 +92,7 @@ def make_token(data_dir: Path) -> str | None:
 
 def read_token(data_dir: Path) -> str:
     """Return the token of a server with this data directory. Raises :class:`StoreError`."""
-    path = data_dir / _TOKEN
+    path = data_dir / TOKEN
     try:
         return path.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:

@@ -146,14 +146,20 @@ async def _direct_accounts(stack: AsyncExitStack, settings: Settings, *, begins:
 
     if not begins and not await asyncio.to_thread(settings.data_dir.is_dir):
         raise StoreError(f"There is no data directory {settings.data_dir} yet; name another with --data-dir.")
+    archive = Archive(settings.data_dir)
+    stack.push_async_callback(archive.close)
     try:
-        archive = await asyncio.to_thread(Archive.open, settings.data_dir, wait_seconds=_LOCK_WAIT_SECONDS)
+        await asyncio.to_thread(archive.open, _LOCK_WAIT_SECONDS)
     except InUse:
         raise InUse(
             f"A teepi uses the data directory {settings.data_dir}, but no socket answers in {settings.cache_dir}: name "
             "its cache directory with --cache-dir, run this as its user, or name its address with --url."
         ) from None
-    stack.push_async_callback(archive.close)
+    if archive.missing is not None:
+        raise StoreError(
+            f"The data directory {settings.data_dir} cannot be used ({archive.missing}): let this user write there, or "
+            "name another with --data-dir."
+        )
     scope = TaskScope()
     credentials = Credentials(scope)
     stack.callback(credentials.close)

@@ -117,6 +117,8 @@ class Pages:
             raise NotFound(msg)
         try:
             renewed, is_joined = await self._revalidation.ask(key, page)
+            if not self._is_of_upstream(renewed):  # that became another one while it was asked
+                renewed, is_joined = await self._revalidation.ask(key, None)
         except NotFound:
             raise
         except TeepiError:
@@ -142,7 +144,9 @@ class Pages:
         etag = None if page is None else page.stored.etag
         last_modified = None if page is None else page.stored.last_modified
         asked = None if page is None else page.stored.asked
-        upstream = self._upstreams[index]
+        upstream = self._upstreams.get(index)
+        if upstream is None:
+            raise NotFound(f"The index {index} was deleted.")
         answer = await upstream.project(project, asked=asked, etag=etag, last_modified=last_modified)
         now = time.time()
         old = None if page is None or answer.body is None else await self._parsed(page)
@@ -243,7 +247,7 @@ class Pages:
     def linked(self, index: str, project: str) -> ProjectPage | None:
         """Return what the page of ``project`` links to when that is in memory."""
         page = self.memory.get((index, project))
-        return None if page is None else page.parsed
+        return None if page is None or not self._is_of_upstream(page) else page.parsed
 
     async def stored(self, index: str, project: str) -> ProjectPage | None:
         """Return what the page of ``project`` links to, from memory or disk; None when it is in neither."""
@@ -277,7 +281,16 @@ class Pages:
     async def _known(self, key: tuple[str, str]) -> Page | None:
         """Return the page from memory or disk, whatever its age; one from memory need not be parsed."""
         found = self.memory.get(key) or await self._load(key)
-        return found or self.memory.get(key)  # upstream's answer may have come behind the look on disk
+        found = found or self.memory.get(key)  # upstream's answer may have come behind the look on disk
+        return found if found is not None and self._is_of_upstream(found) else None
+
+    def _is_of_upstream(self, page: Page) -> bool:
+        """Whether a page may be shown: that of an index whose upstream clients name must have come from that one."""
+        index, project = page.key
+        settings, upstream = self._live.indexes.get(index), self._upstreams.get(index)
+        if settings is None or upstream is None or not settings.is_bound:
+            return True
+        return page.stored.asked in {f"{root}{project}/" for root in upstream.roots}
 
     async def _load(self, key: tuple[str, str]) -> Page | None:
         """Return the page parsed, from disk unless somebody is quicker; once for all who want it."""
@@ -326,6 +339,15 @@ class Pages:
             if page is not None:
                 page.confirmed_at = -math.inf
             self._hot.drop(project)
+
+    async def forget_upstream(self, index: str, *, is_new: bool) -> None:
+        """Forget what the former upstream of ``index`` said; of a new index all that an earlier one has left."""
+        self._revalidation.forget_index(index)
+        await self._catalog.forget(index)
+        if is_new:
+            for page in [page for page in self.memory if page.stored.index == index]:
+                self.memory.forget(page.key)
+            await self._in_thread(lambda: self._store.remove_all(index))
 
     async def variant(self, page: Page, form: PageFormat, base: str, coding: Coding = Coding.IDENTITY) -> Variant:
         """Return ``page`` in ``form`` and ``coding`` with links relative to ``base`` (from the page to the index)."""

@@ -74,6 +74,8 @@ class PrivateIndexes:
     stages: Stages
     uploads: Uploads
     gate: Gate
+    problem: Callable[[], str | None]
+    """Gives one sentence when the data directory cannot be written, or an upload failed lately."""
 
     @classmethod
     async def open(
@@ -84,17 +86,22 @@ class PrivateIndexes:
         indexes: Indexes,
         pages: Pages,
         mirrors_changed: Callable[[Mapping[str, IndexSettings]], None],
+        forget_upstream: Callable[[str, bool], Awaitable[None]],
         changed: Callable[[str, str], object],
     ) -> PrivateIndexes:
-        """Open the data directory; ``undo`` closes it. Raises :class:`StoreError`.
+        """Open the data directory; ``undo`` closes it, also while it still waits. Raises :class:`StoreError`.
 
-        ``mirrors_changed`` is told what mirrors clients have made, ``changed`` index and project after each upload.
+        ``mirrors_changed`` and ``forget_upstream`` are as :class:`Accounts` has them; ``changed`` is told index
+        and project after each upload.
         """
-        archive = await asyncio.to_thread(Archive.open, live.settings.data_dir)
+        archive = Archive(live.settings.data_dir)
         undo.push_async_callback(archive.close)
+        await asyncio.to_thread(archive.open)
+        if archive.problem is not None:
+            log.warning("%s", archive.problem)
         credentials = Credentials(scope)
         undo.callback(credentials.close)
-        accounts = Accounts(archive, credentials, live, mirrors_changed)
+        accounts = Accounts(archive, credentials, live, mirrors_changed, forget_upstream)
         await accounts.load()
         if accounts.empty_root:
             log.warning(
@@ -105,7 +112,7 @@ class PrivateIndexes:
         undo.push_async_callback(asyncio.to_thread, threads.shutdown)  # it waits for them
         stages = Stages(archive, accounts, indexes, pages)
         uploads = Uploads(archive, threads, changed)
-        return cls(live, scope, indexes, pages, archive, accounts, stages, uploads, Gate(accounts))
+        return cls(live, scope, indexes, pages, archive, accounts, stages, uploads, Gate(accounts), archive.trouble)
 
     def handlers(self, files: Files, senders: Senders, limits: Limits, search: Search) -> Private:
         """Return what answers requests."""
@@ -117,13 +124,14 @@ class PrivateIndexes:
             StageHandlers(
                 self.stages, self.indexes, self.pages, senders, self.outside, refresh_seconds=limits.refresh_seconds
             ),
-            UploadHandlers(self.accounts, self.gate, self.stages, self.uploads, mirrored, external, self.live),
+            UploadHandlers(self.accounts, self.gate, self.stages, self.uploads, mirrored, external, self.live, limits),
             SearchHandlers(search, self.permitted),
             DocsHandlers(Documentation(self.stages), self.stages, senders),
         )
 
     async def people(
         self,
+        limits: Limits,
         store: Store,
         search: Search,
         found: Found,
@@ -161,7 +169,10 @@ class PrivateIndexes:
         )
         projects = ProjectUi(accounts, gate, pages, home.views, self.live, found)
         session = SessionHandlers(accounts, gate, home.views, self.outside)
-        manage = ManageUi(accounts, gate, self.stages, self.uploads, home.views, self.live, session)
+        manage = ManageUi(
+            *(accounts, gate, self.stages, self.uploads, home.views, self.live, session),
+            idle_seconds=limits.client_idle_seconds,
+        )
         return Ui(home, projects, session, manage)
 
     def outside(self, request: BaseRequest) -> str:

@@ -81,6 +81,7 @@ class Readiness:
         *,
         catalogue_problem: Callable[[], str | None],
         cache_problem: Callable[[], str | None],
+        data_problem: Callable[[], str | None],
         circuit_wait_seconds: Callable[[str], float],
         offline: Callable[[], bool],
     ) -> None:
@@ -89,6 +90,7 @@ class Readiness:
         self._upstreams = upstreams
         self._catalogue_problem = catalogue_problem
         self.cache_problem = cache_problem
+        self._data_problem = data_problem
         self._circuit_wait_seconds = circuit_wait_seconds
         self._offline = offline
         self._probes = {
@@ -108,6 +110,7 @@ class Readiness:
             "disk": disk,
             "cache": self.cache_problem(),
             "catalogue": self._catalogue_problem(),
+            "data": self._data_problem(),
             **{f"upstream of {index}": problem for index, problem in zip(indexes, upstreams, strict=True)},
         }
         problems = [problem for problem in checks.values() if problem]

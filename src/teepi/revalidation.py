@@ -62,6 +62,12 @@ class Revalidation:
         """Ask upstream again for a project that was not there."""
         self._absent.pop(key, None)
 
+    def forget_index(self, index: str) -> None:
+        """Know nothing of an upstream that is another one now."""
+        for key in [key for key in self._absent if key[0] == index]:
+            del self._absent[key]
+        self._breakers.pop(index, None)
+
     async def ask(self, key: Key, page: Page | None) -> tuple[Page, bool]:
         """Return upstream's page and whether somebody had asked for it already; ``page`` is the one that is here.
 

@@ -8,6 +8,7 @@ reason to look at the next. Nothing is kept: what was uploaded is shown at once.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ from urllib.parse import quote
 
 from teepi.bases import merged
 from teepi.data import StoredFile, projects
-from teepi.errors import Deleted, NotFound
+from teepi.errors import Deleted, NotFound, StoreError
 from teepi.pages import Freshness
 from teepi.simple_api import ProjectPage, render
 from teepi.versions import rank, version_key
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from teepi.page_memory import Page
     from teepi.pages import Pages
     from teepi.store import CachedFile
+
+log = logging.getLogger(__name__)
 
 METADATA: Final = ".metadata"  # PEP 658
 PROVENANCE: Final = ".provenance"  # PEP 740
@@ -99,9 +102,13 @@ class Stages:
         stages, mirrors = self.below(index)
         names = [stage.name for stage in stages]
 
-        def read(connection: sqlite3.Connection) -> dict[str, list[StoredFile]]:
+        def read(connection: sqlite3.Connection) -> dict[str, tuple[list[StoredVersion], list[StoredFile]]]:
             having = projects.owners(connection, names, project)
-            return {name: projects.files(connection, name, project) for name in names if name in having}
+            return {
+                name: (projects.versions(connection, name, project), projects.files(connection, name, project))
+                for name in names
+                if name in having
+            }
 
         own = await self._archive.database.read(read)
         if own and not _is_whitelisted(stages, project):
@@ -112,7 +119,7 @@ class Stages:
                 raise NotFound(f"None of the indexes that {index} is made of has a project {project}.")
             mirror, page, freshness = found
             return StagePage(freshness, (mirror, page), None)
-        documents = [_document(project, files) for files in own.values()]
+        documents = [_document(project, *each) for each in own.values()]
         freshness = Freshness.HIT
         if found is not None:
             mirror, page, freshness = found
@@ -137,7 +144,7 @@ class Stages:
         """Return what the page of a mirror says, with links from the root of this server."""
         content = await self._pages.shown(page)
         files = [
-            {**file, "url": f"{mirror}/{link}"}
+            {**file, "url": f"{quote(mirror)}/{link}"}
             for file, link in zip(content.document["files"], content.links, strict=True)
         ]
         return {**content.document, "files": files}
@@ -154,12 +161,15 @@ class Stages:
         having = await self._archive.database.read(lambda c: projects.owners(c, names, project))
         return next((name for name in names if name in having), None)
 
-    async def names(self, index: str) -> tuple[list[str], list[str]]:
-        """Return the projects of all stages that ``index`` is made of, sorted, and the names of its mirrors."""
-        stages, mirrors = self.below(index)
-        names = [stage.name for stage in stages]
+    async def names(self, index: str) -> list[str]:
+        """Return the projects of all stages that ``index`` is made of, sorted."""
+        names = [stage.name for stage in self.below(index)[0]]
         found = await self._archive.database.read(lambda c: projects.project_names(c, names))
-        return sorted({project for each in found.values() for project in each}), mirrors
+        return sorted({project for each in found.values() for project in each})
+
+    def mirrors(self, index: str) -> list[str] | None:
+        """Return the names of the mirrors that a stage is made of, in their order; None for what is no stage."""
+        return None if self.stage(index) is None else self.below(index)[1]
 
     async def own_projects(self, index: str) -> list[str]:
         """Return what was uploaded to ``index`` itself, sorted."""
@@ -199,6 +209,13 @@ class Stages:
 
     # -- files ---------------------------------------------------------------------------------------
 
+    async def version_of(self, file: StoredFile) -> str:
+        """Return the version that a file is of, as it was first spelt."""
+        found = await self._archive.database.read(
+            lambda c: projects.versions(c, file.index, file.project, file.version_key)
+        )
+        return found[0].version if found else file.version_key
+
     async def file(self, index: str, prefix: str, filename: str) -> StoredFile:
         """Return the file of that name in ``index`` whose sha256 begins with ``prefix`` (16 hex).
 
@@ -226,12 +243,13 @@ class Stages:
         raise NotFound(f"There is no such result of a test run of {file.filename}.")
 
     async def open(self, file: StoredFile | StoredDocs) -> CachedFile:
-        """Open what was uploaded, for one reader. Raises :class:`NotFound` when the disk has lost it."""
+        """Open what was uploaded, for one reader. Raises :class:`StoreError` when the disk has lost it."""
         landed = self._archive.blobs.open(file.sha256, file.size)
         if landed is None:
-            raise NotFound(
-                f"The bytes of this file ({file.sha256[:16]}…) are missing in teepi's data directory; "
-                "run 'teepi data check' there."
+            log.error("%s/%s: the file %s is missing or cut.", file.index, file.project, file.sha256)
+            raise StoreError(
+                f"The bytes of this file (sha256 {file.sha256[:16]}) are missing in teepi's data directory or cut: run "
+                "'teepi data check' there; uploading the very same file again brings it back."
             )
         return landed
 
@@ -243,10 +261,18 @@ class Stages:
         return found
 
 
-def render_page(content: ProjectPage, form: PageFormat, root: str) -> bytes:
-    """Render a page of :class:`StagePage`; ``root`` leads from it to the root of this server, ``../../``."""
+def has_provenance(content: ProjectPage) -> bool:
+    """Whether a page of :class:`StagePage` has links to the provenance of uploads, which are absolute."""
+    return any(str(file.get("provenance")).startswith(_OWN) for file in content.document["files"])
+
+
+def render_page(content: ProjectPage, form: PageFormat, root: str, outside: str) -> bytes:
+    """Render a page of :class:`StagePage`; ``root`` leads from it to the root of this server, ``../../``.
+
+    ``outside`` is the URL of that root, with a slash at its end: links to provenance are absolute (PEP 740).
+    """
     files = [
-        {**file, "provenance": root + link[len(_OWN) :]}
+        {**file, "provenance": outside + link[len(_OWN) :]}
         if isinstance(link := file.get("provenance"), str) and link.startswith(_OWN)
         else file
         for file in content.document["files"]
@@ -270,18 +296,13 @@ def provenance(file: StoredFile) -> dict[str, Any]:
 
 def _is_whitelisted(stages: Sequence[IndexConfig], project: str) -> bool:
     """Whether mirrors may add to a project that stages have; the lists are put together as devpi does."""
-    allowed: frozenset[str] | None = None
-    for stage in stages:
-        if allowed is None:
-            allowed = stage.whitelist
-        elif stage.values.get("mirror_whitelist_inheritance", "intersection") == "union":
-            allowed |= stage.whitelist
-        else:
-            allowed &= stage.whitelist
-    return allowed is not None and (project in allowed or "*" in allowed)
+    inheritance = stages[0].values.get("mirror_whitelist_inheritance", "intersection")  # of the index that is asked
+    lists = [stage.whitelist for stage in stages]
+    allowed = frozenset.union(*lists) if inheritance == "union" else frozenset.intersection(*lists)
+    return project in allowed or "*" in allowed
 
 
-def _document(project: str, files: Sequence[StoredFile]) -> dict[str, Any]:
+def _document(project: str, known: Sequence[StoredVersion], files: Sequence[StoredFile]) -> dict[str, Any]:
     """Return the page of uploaded files (PEP 691, 700, 714, 740); links begin at the root of this server."""
     shown: list[dict[str, Any]] = []
     for file in files:
@@ -301,7 +322,8 @@ def _document(project: str, files: Sequence[StoredFile]) -> dict[str, Any]:
         if file.attestations is not None:
             entry["provenance"] = _OWN + link + PROVENANCE
         shown.append(entry)
-    versions = list(dict.fromkeys(file.version_key for file in files))
+    spelt = {version.version_key: version.version for version in known}
+    versions = list(dict.fromkeys(spelt[file.version_key] for file in files))
     return {"meta": {"api-version": _API_VERSION}, "name": project, "files": shown, "versions": versions}
 
 

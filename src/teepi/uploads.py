@@ -11,13 +11,12 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from packaging.utils import InvalidName, canonicalize_name
+from packaging.utils import canonicalize_name
 
 from teepi.data import StoredDocs, StoredFile, StoredVersion, projects
-from teepi.data.archive import disk_failed
-from teepi.distributions import check_digests, inspect, inspect_docs
+from teepi.distributions import check_digests, claimed_release, inspect, inspect_docs
 from teepi.errors import BadUpload, Conflict, Forbidden, NotFound
 from teepi.tasks import in_executor
 from teepi.versions import version_key
@@ -35,15 +34,9 @@ if TYPE_CHECKING:
     Claims = Mapping[str, str | list[str]]
     """Fields of an upload's form by name; those that came several times as a list."""
 
+_T = TypeVar("_T")
+
 _MOST_ATTESTATIONS_BYTES: Final = 1 << 20
-_FIELDS: Final = (
-    *("metadata_version", "summary", "home_page", "author", "author_email", "maintainer", "maintainer_email"),
-    *("license", "description", "description_content_type", "keywords", "download_url", "requires_python"),
-)
-_LIST_FIELDS: Final = (
-    *("platform", "classifiers", "requires_dist", "provides_dist", "obsoletes_dist", "requires_external"),
-    *("project_urls", "provides_extra", "supported_platform"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +64,32 @@ class Uploads:
         try:
             return await in_executor(self._threads, self._archive.blobs.begin)
         except OSError as error:
-            raise disk_failed(error) from error
+            raise self._archive.failed(error) from error
 
     async def write(self, incoming: Incoming, data: bytes) -> None:
         """Append to an upload. Raises :class:`Unavailable` when the disk does not take it."""
         try:
             await in_executor(self._threads, incoming.write, data)
         except OSError as error:
-            raise disk_failed(error) from error
+            raise self._archive.failed(error) from error
 
     async def end(self, incoming: Incoming) -> None:
         """Let go of what arrived, kept or not; also when whoever calls is cancelled."""
         await asyncio.shield(in_executor(self._threads, incoming.abort))
+
+    async def _check(self, incoming: Incoming, check: Callable[[], _T]) -> _T:
+        """Run ``check`` on all of an upload and make it durable, in a thread."""
+
+        def in_thread() -> _T:
+            with incoming.in_use:
+                found = check()
+                incoming.finish()
+                return found
+
+        try:
+            return await in_executor(self._threads, in_thread)
+        except OSError as error:
+            raise self._archive.failed(error) from error
 
     # -- files ---------------------------------------------------------------------------------------
 
@@ -101,16 +108,11 @@ class Uploads:
         Raises :class:`BadUpload` and :class:`Conflict`.
         """
 
-        def check() -> Distribution:
+        def check() -> tuple[Distribution, str | None]:
             check_digests(claims, *incoming.digests)
-            found = inspect(incoming.file, incoming.size, filename, claims)
-            incoming.finish()
-            return found
+            return inspect(incoming.file, incoming.size, filename, claims), _attestations(claims)
 
-        try:
-            found = await in_executor(self._threads, check)
-        except OSError as error:
-            raise disk_failed(error) from error
+        found, attestations = await self._check(incoming, check)
         now = time.time()
         key = version_key(found.version)
         sha256, md5, blake2b = incoming.digests
@@ -121,7 +123,7 @@ class Uploads:
             *(0, index.name, found.project, key, found.filename, sha256, incoming.size, md5, blake2b),
             *(found.filetype, _one(claims, "pyversion") or "", found.requires_python),
             *(None if metadata is None else hashlib.sha256(metadata).hexdigest(), now, asker.said),
-            *(_attestations(claims), [entry]),
+            *(attestations, [entry]),
         )
         version = StoredVersion(index.name, found.project, key, found.version, found.fields, now, asker.said)
 
@@ -134,7 +136,7 @@ class Uploads:
                 if not index.is_volatile:
                     raise Conflict(f"{file.filename} already exists in non-volatile index")
                 connection.execute("DELETE FROM files WHERE id = ?", (before.id,))
-                written = replace(file, log=[*before.log, {**entry, "what": "overwrite"}])
+                written = replace(file, log=[_overwritten(before, asker, index.name), *file.log])
             else:
                 written = file
             if index.is_volatile or not projects.versions(connection, index.name, file.project, key):
@@ -151,54 +153,51 @@ class Uploads:
 
     # -- versions and documentation ------------------------------------------------------------------
 
-    async def register(self, asker: Asker, index: IndexConfig, claims: Claims) -> StoredVersion:
-        """Note a version without a file (``submit``). Raises :class:`BadUpload` and :class:`Conflict`."""
-        name, version = _named(claims)
-        key = version_key(version)
-        found = StoredVersion(
-            *(index.name, canonicalize_name(name), key, version, fields_of(claims, name, version)),
-            *(time.time(), asker.said),
-        )
+    async def register(self, asker: Asker, index: IndexConfig, claims: Claims) -> bool:
+        """Note a version without a file (``submit``); False when a non-volatile index has it, where it stays.
 
-        def write(connection: sqlite3.Connection) -> None:
+        Raises :class:`BadUpload`.
+        """
+        fields = claimed_release(claims)
+        project, version = canonicalize_name(fields["name"]), fields["version"]
+        found = StoredVersion(index.name, project, version_key(version), version, fields, time.time(), asker.said)
+
+        def write(connection: sqlite3.Connection) -> bool:
             _require_index(connection, index.name)
-            before = projects.versions(connection, index.name, found.project, key)
+            before = projects.versions(connection, index.name, found.project, found.version_key)
             if before and not index.is_volatile:
-                if before[0].fields == found.fields:
-                    return
-                raise Conflict(f"{name} {version} is registered already in non-volatile index {index.name}")
+                return False
             projects.put_version(connection, found)
+            return True
 
-        await self._archive.database.write(write)
-        self._changed(index.name, found.project)
-        return found
+        is_written = await self._archive.database.write(write)
+        if is_written:
+            self._changed(index.name, found.project)
+        return is_written
 
     async def docs(self, asker: Asker, index: IndexConfig, incoming: Incoming, claims: Claims) -> StoredDocs:
         """Keep the documentation of a version (``doc_upload``), in the place of any before."""
-        name, version = _named(claims, needs_version=False)
+        fields = claimed_release(claims, needs_version=False)
+        name, version = fields["name"], fields["version"]
         project = canonicalize_name(name)
         if not version:
             known = await self._archive.database.read(lambda c: projects.versions(c, index.name, project))
             if not known:
                 raise BadUpload(f"doczip has no version and {name!r} has no releases to derive one from")
             version = max(known, key=lambda each: each.registered_at).version
+            fields["version"] = version
         key = version_key(version)
 
         def check() -> None:
             check_digests(claims, *incoming.digests)
             inspect_docs(incoming.file, incoming.size)
-            incoming.finish()
 
-        try:
-            await in_executor(self._threads, check)
-        except OSError as error:
-            raise disk_failed(error) from error
+        await self._check(incoming, check)
         now = time.time()
 
         def write(connection: sqlite3.Connection) -> tuple[StoredDocs, list[str]]:
             _require_index(connection, index.name)
             if not projects.versions(connection, index.name, project, key):
-                fields = fields_of(claims, name, version)
                 projects.put_version(
                     connection, StoredVersion(index.name, project, key, version, fields, now, asker.said)
                 )
@@ -230,14 +229,13 @@ class Uploads:
         await self._delete(index, project, version, force=force)
 
     async def _delete(self, index: IndexConfig, project: str, version: str | None, *, force: bool) -> None:
-        _require_volatile(index, project if version is None else f"{project} {version}", force=force)
-
         def write(connection: sqlite3.Connection) -> tuple[None, list[str]]:
             key = None if version is None else version_key(version)
             found = projects.versions(connection, index.name, project, key)
             if not found:
                 what = f"project {project!r}" if version is None else f"version {version} of project {project}"
                 raise NotFound(f"There is no {what} on {index.name}.")
+            _require_volatile(index, project if version is None else f"{project} {version}", force=force)
             contents = [file.sha256 for file in projects.files(connection, index.name, project, key)]
             contents += [
                 docs.sha256
@@ -320,16 +318,16 @@ class Uploads:
             replaced: list[str] = []
             for file in own:
                 there = projects.file_named(connection, target.name, file.filename)
+                past: list[dict[str, Any]] = []
                 if there is not None and there.sha256 != file.sha256:
                     if not target.is_volatile:
                         raise Conflict(f"{file.filename} already exists in non-volatile index")
                     replaced.append(there.sha256)
                     connection.execute("DELETE FROM files WHERE id = ?", (there.id,))
-                    there = None
+                    past, there = [_overwritten(there, asker, target.name)], None
                 entry = {"what": "push", "who": asker.said, "when": list(time.gmtime(now)[:6]), "src": source.name}
-                copy = replace(
-                    file, index=target.name, uploaded_by=asker.said, log=[*file.log, {**entry, "dst": target.name}]
-                )
+                happened = [*past, *file.log, {**entry, "dst": target.name}]
+                copy = replace(file, index=target.name, uploaded_by=asker.said, log=happened)
                 if there is None:
                     new = projects.put_file(connection, copy, projects.core_metadata(connection, file.id))
                     for result in projects.results(connection, [file.id]):
@@ -344,27 +342,6 @@ class Uploads:
         log = await self._archive.discard(write)
         self._changed(target.name, project)
         return log
-
-
-def fields_of(claims: Claims, name: str, version: str) -> dict[str, Any]:
-    """Return the metadata that a form gives, every field that devpi's clients look for in it."""
-    fields: dict[str, Any] = {"name": name, "version": version}
-    fields |= {key: _one(claims, key) or "" for key in _FIELDS}
-    for key in _LIST_FIELDS:
-        value = claims.get(key, [])
-        fields[key] = [value] if isinstance(value, str) else list(value)
-    return fields
-
-
-def _named(claims: Claims, *, needs_version: bool = True) -> tuple[str, str]:
-    name, version = _one(claims, "name") or "", _one(claims, "version") or ""
-    try:
-        canonicalize_name(name, validate=True)
-    except InvalidName:
-        raise BadUpload(f"{name[:100]!r} is not the name of a project") from None
-    if needs_version and not version:
-        raise BadUpload(f"the version of {name} is missing")
-    return name, version
 
 
 def _one(claims: Claims, key: str) -> str | None:
@@ -399,6 +376,13 @@ def _replace_docs(connection: sqlite3.Connection, docs: StoredDocs, *, is_volati
         )
     projects.put_docs(connection, docs)
     return before
+
+
+def _overwritten(before: StoredFile, asker: Asker, index: str) -> dict[str, Any]:
+    """Return the entry that stands for all that a file has taken the place of, as devpi says it."""
+    count = next((entry.get("count", 0) for entry in before.log if entry["what"] == "overwrite"), 0)
+    when = list(time.gmtime()[:6])
+    return {"what": "overwrite", "count": count + 1, "who": asker.said, "when": when, "dst": index}
 
 
 def _require_volatile(index: IndexConfig, what: str, *, force: bool) -> None:

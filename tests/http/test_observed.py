@@ -167,7 +167,16 @@ async def test_ready_asks_an_idle_upstream_once(upstream: Upstream, make_teepi: 
     reports = await asyncio.gather(*(ready(teepi) for _ in range(5)))
     assert (
         reports
-        == [(200, {"status": "ok", "problems": [], "checks": dict.fromkeys(("disk", "cache", "catalogue", _UPSTREAM))})]
+        == [
+            (
+                200,
+                {
+                    "status": "ok",
+                    "problems": [],
+                    "checks": dict.fromkeys(("disk", "cache", "catalogue", "data", _UPSTREAM)),
+                },
+            )
+        ]
         * 5
     )
     assert [(request.method, request.path) for request in upstream.requests] == [("HEAD", "/simple/")]
@@ -219,7 +228,7 @@ async def test_ready_offline_is_ok_and_asks_nothing(upstream: Upstream, make_tee
     """It was wanted."""
     teepi = await make_teepi(offline=True)
     assert (await ready(teepi))[1] == {
-        "status": "ok", "problems": [], "checks": {"disk": None, "cache": None, "catalogue": None}
+        "status": "ok", "problems": [], "checks": {"disk": None, "cache": None, "catalogue": None, "data": None}
     }  # fmt: skip
     assert upstream.requests == []
 

@@ -285,7 +285,7 @@ async def test_cookie_counts_for_pages_and_own_forms_alone(make_teepi: MakeTeepi
     await team(teepi)
     cookie = await log_in(teepi)
     assert (await fetch(teepi.address, "/admin/secret/+simple/", {"Accept": "*/*", **cookie})).status == 401
-    assert (await fetch(teepi.address, "/admin/dev", {**OURS, **cookie}, "DELETE")).status == 401
+    assert (await fetch(teepi.address, "/admin/dev", {**OURS, **cookie}, "DELETE")).status == 403
     fields = urlencode({"index": "admin/dev", "word": "admin/dev"}).encode()
     kind = "application/x-www-form-urlencoded"
     assert (await send(teepi, "/+manage/delete", fields, kind, {**BROWSER, **cookie})).status == 401

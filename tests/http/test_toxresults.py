@@ -92,5 +92,5 @@ async def test_result_is_refused_to_whom_the_index_does_not_name(owner: Owner, t
         status, said = await ann.ask("POST", f"/{path}", data=TEXT.encode())
         assert status == 403
         assert "no permission to upload tox results" in said["message"]
-    assert (await fetch(teepi.address, f"/{path}", JSON, "POST")).status == 401
+    assert (await fetch(teepi.address, f"/{path}", JSON, "POST")).status == 403
     assert (await owner.ask("POST", f"/{path}", data=b"{}"))[0] == 200

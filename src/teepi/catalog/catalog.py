@@ -150,6 +150,12 @@ class Catalog(FileTable):
         await self._change(work)
         return taken
 
+    async def forget(self, index: str) -> None:
+        """Forget all addresses of an index."""
+        await self._write(lambda connection: connection.execute(tables.FORGET, (index,)))
+        self._changes += 1
+        self._recent.clear()
+
     async def mark_immutable(self, index: str, address: str) -> None:
         """Note that upstream called this file ``immutable`` (RFC 8246)."""
 

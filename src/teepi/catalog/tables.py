@@ -79,6 +79,7 @@ PUT_META: Final = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 REMOVE_FILE: Final = "DELETE FROM files WHERE sha256 = ?"
 USE_FILE: Final = "UPDATE files SET used_at = ? WHERE sha256 = ?"
 CLAMP_TIMES: Final = "UPDATE files SET used_at = ?1, added_at = min(added_at, ?1) WHERE used_at > ?1"
+FORGET: Final = "DELETE FROM known WHERE index_name = ?"
 DROP_OLDEST: Final = "DELETE FROM known WHERE rowid <= (SELECT max(rowid) FROM known) - ?"
 
 LARGEST_INTEGER: Final = 2**63 - 1

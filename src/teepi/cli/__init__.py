@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "configure": ("configure", "Set up pip, uv, poetry, pipenv or pdm to use teepi, or take that back."),
     "doctor": ("doctor", "Find out what is wrong with teepi, its upstream, or the clients' settings."),
     "cache": ("cache", "Look at the cache, purge, prune, pin and verify it."),
+    "data": ("data", "Check, back up and restore users, private indexes and uploads."),
     "user": ("users", "Create, list, disable and delete users, and set passwords."),
     "token": ("tokens", "Make, list and revoke API tokens for CI."),
     "service": ("service", "Run teepi from boot on, by systemd."),

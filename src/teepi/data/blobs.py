@@ -1,7 +1,8 @@
 """Uploaded files on disk, each once whatever number of indexes have it: named by content, whole, synced, read-only.
 
 ``v1/files/ab/<sha256>`` holds them, ``v1/incoming/`` what is arriving. All methods block but :meth:`Blobs.open`, which
-is a look-up. A file without a row is removed at the next start, a row without its file is never made.
+is a look-up. A file without a row is removed at the next start, a row without its file is never made. What has another
+name than such a file is somebody else's and left alone.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
+import threading
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from teepi.descriptor import Descriptor
@@ -22,26 +25,37 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LAYOUT: Final = "v1"
+FILES: Final = f"{LAYOUT}/files"
+INCOMING: Final = f"{LAYOUT}/incoming"
+SHA256: Final = re.compile("[0-9a-f]{64}")
 
 
 class Incoming:
-    """A file that is arriving: hashed while it is written, synced by :meth:`finish`, gone with :meth:`abort`."""
+    """A file that is arriving: hashed while it is written, synced by :meth:`finish`, gone with :meth:`abort`.
+
+    Whoever waits for a write may leave before the thread that writes has ended: then the abort waits for that thread,
+    for a descriptor that is closed under it may be another file's already.
+    """
 
     def __init__(self, path: Path) -> None:
         """Make the file. Raises OSError."""
         self.path = path
         self.size = 0
         self.file: BinaryIO = open(path, "x+b", buffering=0)  # noqa: SIM115, PTH123 - closed by abort
+        self.in_use = threading.Lock()
+        """Held by a thread as long as it uses the file: :meth:`abort` waits for it, so that nobody ever writes to a
+        descriptor that was closed, and may be another file's by then."""
         self._hashes = (hashlib.sha256(), hashlib.md5(usedforsecurity=False), hashlib.blake2b(digest_size=32))
 
     def write(self, data: bytes) -> None:
         """Append ``data``. Raises OSError."""
-        view = memoryview(data)
-        while view:
-            view = view[self.file.write(view) :]
-        for each in self._hashes:
-            each.update(data)
-        self.size += len(data)
+        with self.in_use:
+            view = memoryview(data)
+            while view:
+                view = view[self.file.write(view) :]
+            for each in self._hashes:
+                each.update(data)
+            self.size += len(data)
 
     @property
     def digests(self) -> tuple[str, str, str]:
@@ -50,13 +64,17 @@ class Incoming:
         return sha256, md5, blake2b
 
     def finish(self) -> None:
-        """Make the bytes durable. Raises OSError."""
+        """Make the bytes durable; :attr:`in_use` is the caller's to hold.
+
+        Raises OSError; then it is given up, and never synced again.
+        """
         os.fchmod(self.file.fileno(), 0o444)
         sync(self.file.fileno())
 
     def abort(self) -> None:
-        """Close it, and remove it unless it was kept."""
-        self.file.close()
+        """Close it, and remove it unless it was kept. Waits for whoever uses it."""
+        with self.in_use:
+            self.file.close()
         with contextlib.suppress(OSError):
             self.path.unlink()
 
@@ -65,9 +83,12 @@ class Blobs:
     """The files below one data directory."""
 
     def __init__(self, root: Path) -> None:
+        """Touch nothing yet."""
+        self._files = root / FILES
+        self._incoming = root / INCOMING
+
+    def make(self) -> None:
         """Make the directories. Raises OSError."""
-        self._files = root / LAYOUT / "files"
-        self._incoming = root / LAYOUT / "incoming"
         for directory in (self._files, self._incoming):
             make_directories(directory)
 
@@ -110,16 +131,29 @@ class Blobs:
             return None
         return CachedFile(Descriptor(fd), status, sha256, None)
 
-    def all(self) -> Iterator[tuple[str, int]]:
-        """Yield sha256 and bytes of every file. Raises OSError."""
-        for shelf in sorted(self._files.iterdir()):
-            for path in sorted(shelf.iterdir()):
-                yield path.name, path.lstat().st_size
+    def all(self) -> Iterator[str]:
+        """Yield the sha256 of every file. Raises OSError."""
+        with os.scandir(self._files) as shelves:
+            names = sorted(shelf.name for shelf in shelves if shelf.is_dir(follow_symlinks=False))
+        for name in names:
+            with os.scandir(self._files / name) as entries:
+                yield from sorted(
+                    entry.name
+                    for entry in entries
+                    if SHA256.fullmatch(entry.name)
+                    and entry.name[:2] == name
+                    and not entry.is_dir(follow_symlinks=False)
+                )
+
+    def arriving(self) -> Iterator[Path]:
+        """Yield what is arriving, or was when a process died. Raises OSError."""
+        with os.scandir(self._incoming) as entries:
+            yield from (self._incoming / entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
 
     def sweep(self, known: AbstractSet[str]) -> int:
         """Remove what an upload left that did not come to its end; return how many. With the lock only."""
-        strays = list(self._incoming.iterdir())
-        strays += [self.path(sha256) for sha256, _ in self.all() if sha256 not in known]
+        strays = list(self.arriving())
+        strays += [self.path(sha256) for sha256 in self.all() if sha256 not in known]
         for path in strays:
             path.unlink(missing_ok=True)
         return len(strays)

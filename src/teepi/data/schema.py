@@ -63,10 +63,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
 """Step by step; ``PRAGMA user_version`` says how many have been taken."""
 
 
-def migrate(connection: sqlite3.Connection, name: str) -> None:
-    """Take the missing steps, all of them or none. ``name`` is the database in a message.
+def schema_of(connection: sqlite3.Connection, name: str) -> int:
+    """Return how many steps a database has taken. ``name`` is the database in a message.
 
-    Raises :class:`StoreError` for a database of a newer teepi, and sqlite3.Error.
+    Raises :class:`StoreError` for one of a newer teepi, and sqlite3.Error.
     """
     [found] = connection.execute("PRAGMA user_version").fetchone()
     if found > len(MIGRATIONS):
@@ -74,6 +74,12 @@ def migrate(connection: sqlite3.Connection, name: str) -> None:
             f"{name} is of a newer teepi (schema {found}; this one knows {len(MIGRATIONS)}): nothing was touched; "
             "start the newer teepi, or restore a backup of before with 'teepi data restore'."
         )
+    return int(found)
+
+
+def migrate(connection: sqlite3.Connection, name: str) -> None:
+    """Take the missing steps, all of them or none. Raises as :func:`schema_of` does."""
+    found = schema_of(connection, name)
     if found == len(MIGRATIONS):
         return
     connection.execute("BEGIN IMMEDIATE")

@@ -5,7 +5,16 @@ same members, whichever of an archive's records it reads. All refusals are :clas
 """
 
 from teepi.distributions.digests import check_digests
-from teepi.distributions.inspection import Distribution, inspect, inspect_docs
+from teepi.distributions.inspection import Distribution, claimed_release, inspect, inspect_docs
 from teepi.distributions.zips import Member, content, listed_members
 
-__all__ = ["Distribution", "Member", "check_digests", "content", "inspect", "inspect_docs", "listed_members"]
+__all__ = [
+    "Distribution",
+    "Member",
+    "check_digests",
+    "claimed_release",
+    "content",
+    "inspect",
+    "inspect_docs",
+    "listed_members",
+]

@@ -75,6 +75,18 @@ def inspect(file: BinaryIO, size: int, filename: str, claims: Claims) -> Distrib
     )
 
 
+def claimed_release(claims: Claims, *, needs_version: bool = True) -> dict[str, Any]:
+    """Return the fields of a release that comes as a form alone, as :attr:`Distribution.fields` has them.
+
+    Raises :class:`BadUpload` when its name or version is none; a version may be missing unless ``needs_version``.
+    """
+    fields = read_fields(None, claims, "The form")
+    normalised(fields["name"])
+    if fields["version"] or needs_version:
+        parsed_version(fields["version"])
+    return fields
+
+
 def inspect_docs(file: BinaryIO, size: int) -> list[tuple[str, int]]:
     """Return path and size in bytes of each file in a zip of documentation.
 

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import zlib
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_INDEX: Final = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
+_INDEX: Final = re.compile(r"[A-Za-z0-9._@-]+/[A-Za-z0-9._@-]+")
 _GENERATION: Final = re.compile(r"[0-9a-f]{16}")
 _HEAD: Final = "head"
 _GZIP: Final = 31  # zlib's window bits for the gzip format, which has no time in it: equal lists are equal bytes
@@ -187,6 +188,10 @@ class ListStore:
         """Write a head that says the same files were confirmed later. Raises OSError."""
         if head.generation:
             replace_file(self._directory(head.index) / _HEAD, _encode(head))
+
+    def remove(self, index: str) -> None:
+        """Delete the list of an index, as far as that can be done."""
+        shutil.rmtree(self._directory(index), ignore_errors=True)
 
     def load(self, index: str) -> StoredList | None:
         """Return the list of ``index``, verified; None when there is none, or it is damaged."""

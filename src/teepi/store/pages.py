@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PROJECT: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_INDEX: Final = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
+_INDEX: Final = re.compile(r"[A-Za-z0-9._@-]+/[A-Za-z0-9._@-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,12 @@ class PageStore:
         except OSError:
             return False
         return True
+
+    def remove_all(self, index: str) -> None:
+        """Delete all pages of an index (blocking), as far as that can be done."""
+        for path in list(self._path(index, "x").parent.parent.glob("*/*.page")):
+            with contextlib.suppress(OSError):
+                self.documents.discard(path)
 
     def names(self) -> Iterator[tuple[str, str]]:
         """Yield index and project of every stored page (blocking)."""

@@ -39,6 +39,9 @@ SENT: Final = web.RequestKey("sent", int)
 """Bytes of the body that were sent, for the access log: set by who sends it piece by piece."""
 
 
+JSON_ERRORS: Final = web.RequestKey("json_errors", bool)
+"""Set where devpi answers errors in JSON though its client does not ask for that."""
+
 DEVPI_HEADERS: Final = {"X-Devpi-Api-Version": "2"}
 """devpi's clients warn of a server without it."""
 
@@ -49,11 +52,16 @@ def devpi(
     message: str | None = None,
     *,
     status: int = 200,
+    more: Mapping[str, Any] | None = None,
 ) -> web.Response:
-    """Answer in the envelope that devpi's clients read: ``kind`` with ``result``, a ``message``, or all of them."""
-    content = {"message": message} if kind is None else {"type": kind, "result": result}
+    """Answer in the envelope that devpi's clients read: ``kind`` with ``result``, a ``message``, or all of them.
+
+    ``more`` stands beside them.
+    """
+    content: dict[str, Any] = {"message": message} if kind is None else {"type": kind, "result": result}
     if kind is not None and message is not None:
         content["message"] = message
+    content.update(more or {})
     return web.Response(
         status=status,
         body=json.dumps(content).encode(),
@@ -64,6 +72,8 @@ def devpi(
 
 def wants_json(request: BaseRequest) -> bool:
     """Say whether a client asks for devpi's JSON: no installer does, nor a browser."""
+    if request.get(JSON_ERRORS):
+        return True
     accept = request.headers.get("Accept", "")
     return "application/json" in accept and "application/xhtml+xml" not in accept
 

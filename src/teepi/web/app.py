@@ -160,6 +160,7 @@ class App:
                 (r"/pypi/(?P<name>[^/]+)/(?P<version>[^/]+)/json", self._default(document)),
                 (r"/(?:simple|index)/+(?:pypi/)?(?P<name>[^/]+)/json", self._default(document)),
                 (_INDEX + r"/(?:\+simple/+)?(?:pypi/)?(?P<name>[^/+]+)/json", document),
+                (_INDEX + r"/(?:\+simple/+)?(?:pypi/)?(?P<name>[^/+]+)/(?P<version>[^/+][^/]*)/json", document),
                 (
                     r"/index/(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,199})/(?P<file>[^/]+)",
                     self._default(lambda r, m: files.by_name(r, m["name"], m["file"])),
@@ -168,10 +169,10 @@ class App:
                 (r"/(?:simple|index|pypi/simple)/+(?P<name>[^/]+)(?P<slash>/?)", self._default(project)),
                 (_INDEX + r"/\+simple/+(?P<name>[^/]+)(?P<slash>/?)", project),
                 (r"/(?:simple|index|pypi/simple)/", self._default(lambda r, _: pages.project_list(r, DEFAULT_INDEX))),
-                (_INDEX + r"/\+simple/", self._list(pages)),
+                (_INDEX + r"/\+simple/", lambda r, m: pages.project_list(r, m["index"])),
                 (r"/(?:pypi/)?(?P<last>simple|index)", lambda r, m: _add_slash(r, m["last"])),
                 (_INDEX + r"/(?P<last>\+simple)", lambda r, m: _add_slash(r, m["last"])),
-                (_FILE, self._file(files, stages)),
+                (_BELOW + _FILE, self._file(files, stages)),
                 (
                     _BELOW + _INDEX + r"/(?P<address>\+(?:files|http|e)/.+)",
                     lambda r, m: files.by_address(r, m["index"], m["address"]),
@@ -228,10 +229,6 @@ class App:
             return await handler(request, match)
 
         return answer
-
-    @staticmethod
-    def _list(pages: PageHandlers) -> Handler:
-        return lambda r, m: pages.project_list(r, m["index"])
 
     @staticmethod
     def _document(legacy: LegacyHandlers, stages: StageHandlers) -> Handler:
@@ -331,7 +328,8 @@ class App:
             response = answers.devpi_error(error)
         else:
             response = answers.error(error)
-        if request.method not in _METHODS and not isinstance(error, Unauthorized):  # devpi's client looks for that word
+        # devpi's client looks for the word of a 401, and shows the reason phrase beside the message of JSON.
+        if request.method not in _METHODS and not isinstance(error, Unauthorized) and not answers.wants_json(request):
             answers.say_reason(response, error.message)
         response.headers["X-Request-ID"] = request_id  # what stands in the log; whoever complains can name it
         if isinstance(error, BadRequest):

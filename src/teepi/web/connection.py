@@ -20,6 +20,8 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
+from teepi.web.finishing import Request
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -129,7 +131,11 @@ class Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell whoever waits."""
+        is_lingering = self._waiter is None and not getattr(self, "_request_in_progress", True)
+        task = self._task_handler
         super().connection_lost(exc)
+        if is_lingering and task is not None:  # aiohttp would wait on for the rest of a body that cannot come
+            task.cancel()
         if not self.lost.done():
             self.lost.set_result(None)
         if self.client_left is not None:
@@ -187,7 +193,16 @@ class Server(web.Server):
 
         Without ``hot``, or when aiohttp is not made as the hot path needs it, every request goes the ordinary path.
         """
-        super().__init__(handler, keepalive_timeout=limits.keepalive_seconds, **options)
+        super().__init__(
+            handler,
+            request_factory=lambda message, payload, protocol, writer, task: Request(
+                message, payload, protocol, writer, task, self._loop
+            ),
+            keepalive_timeout=limits.keepalive_seconds,
+            # A client that is refused while it sends reads the answer when it has sent all: it needs the time.
+            lingering_time=limits.client_idle_seconds,
+            **options,
+        )
         self.hot: HotPath | None = None
         self.idle_milliseconds = int(limits.client_idle_seconds * 1000)
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
 
     from teepi.accounts import Accounts
-    from teepi.directory import User
     from teepi.web.gate import Gate
 
 FEATURES: Final = ("push-no-docs", "push-only-docs", "push-register-project", "server-keyvalue-parsing")
@@ -72,27 +71,31 @@ class DevpiHandlers:
         """``GET /``: all users with those of their indexes that whoever asks may read."""
         readable = set(await self._gate.readable(request))
         directory = self._accounts.directory
-        result = {name: self._shown(user, readable) for name, user in sorted(directory.users.items())}
-        return answers.devpi("list:userconfig", result)
+        names = {*directory.users, *(name.partition("/")[0] for name in readable)}
+        return answers.devpi("list:userconfig", {name: self._shown(name, readable) for name in sorted(names)})
 
     async def user(self, request: BaseRequest, name: str) -> web.StreamResponse:
         """``GET /{user}``."""
-        user = self._accounts.directory.require_user(name)
-        return answers.devpi("userconfig", self._shown(user, set(await self._gate.readable(request))))
+        shown = self._shown(name, set(await self._gate.readable(request)))
+        if not shown["indexes"]:
+            self._accounts.directory.require_user(name)
+        return answers.devpi("userconfig", shown)
 
-    def _shown(self, user: User, readable: set[str]) -> dict[str, Any]:
-        indexes = [name for name in self._accounts.directory.of_user(user.name) if name in readable]
-        return {
-            "created": user.created,
-            "indexes": {name.partition("/")[2]: self._index_shown(name) for name in indexes},
-            "username": user.name,
-            **user.extra,
+    def _shown(self, name: str, readable: set[str]) -> dict[str, Any]:
+        """Return what is said of a user; the settings may have indexes of one who has no account."""
+        directory = self._accounts.directory
+        user = directory.users.get(name)
+        indexes = [index for index in directory.of_user(name) if index in readable]
+        shown = {
+            "indexes": {index.partition("/")[2]: self._index_shown(index) for index in indexes},
+            "username": name,
         }
+        return shown if user is None else {"created": user.created, **shown, **user.extra}
 
     async def create_user(self, request: BaseRequest, name: str) -> web.StreamResponse:
         """``PUT /{user}``: anyone may, until ``restrict_modify`` is set."""
         user = await self._accounts.create_user(await self._gate.asker(request), name, await self._object(request))
-        return answers.devpi("userconfig", self._shown(user, set()), status=201)
+        return answers.devpi("userconfig", self._shown(user.name, set()), status=201)
 
     async def modify_user(self, request: BaseRequest, name: str) -> web.StreamResponse:
         """``PATCH /{user}``."""

@@ -67,11 +67,13 @@ class Gate:
         return asker
 
     async def require_read(self, request: BaseRequest, index: str) -> None:
-        """Raise unless whoever asks may read ``index``; one that is unknown is not judged here.
+        """Raise unless whoever asks may read ``index``; one that is unknown is not judged here, if that is known.
 
         The answer to a request that had to be asked for that is for nobody else.
         """
         directory = self._accounts.directory
+        if directory.unavailable is not None:
+            directory.require(index)
         if directory.is_public(index):
             return
         request[PRIVATE] = True

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from teepi.download import Registry
     from teepi.exposition import Exposition
     from teepi.history import History
+    from teepi.live import Live
     from teepi.metrics import Metrics
     from teepi.readiness import Readiness
 
@@ -34,8 +35,15 @@ class OpsHandlers:
         readiness: Readiness,
         exposition: Exposition,
         history: History,
+        live: Live,
+        uuid: str,
     ) -> None:
-        """``cache_totals`` gives (files, bytes) of the cache; ``problems`` the sentences that degrade it."""
+        """``cache_totals`` gives (files, bytes) of the cache; ``problems`` the sentences that degrade it.
+
+        ``uuid`` is the data directory's.
+        """
+        self._live = live
+        self._uuid = uuid
         self._readiness = readiness
         self._exposition = exposition
         self._history = history
@@ -54,8 +62,11 @@ class OpsHandlers:
         is_ready, report = await self._readiness.report()
         return web.json_response(report, status=200 if is_ready else 503, headers={"Cache-Control": "no-store"})
 
-    async def status(self, request: BaseRequest) -> web.StreamResponse:  # noqa: ARG002 - a handler
-        """``/+status``: JSON with downloads in flight, counters, the last 24 hours, and the cache's size in bytes."""
+    async def status(self, request: BaseRequest) -> web.StreamResponse:
+        """``/+status``: JSON with downloads in flight, counters, the last 24 hours, and the cache's size in bytes.
+
+        ``type`` and ``result`` are what devpi's clients read.
+        """
         [day] = self._history.series(hours=24, points=1)
         files, size = self._cache_totals()
         downloads: list[dict[str, Any]] = [
@@ -70,12 +81,25 @@ class OpsHandlers:
             }
             for download in self._registry
         ]
-        return web.json_response(
+        counters = self._metrics.snapshot()
+        place = request.get_extra_info("sockname")  # a path for a unix socket
+        host, port = place[:2] if isinstance(place, tuple) else (str(place), 0)
+        return answers.devpi(
+            "status",
             {
+                "role": "MASTER",
+                "versioninfo": {"teepi": __version__},
+                "uuid": self._uuid,
+                "host": host,
+                "port": port,
+                "outside-url": self._live.settings.outside_url,
+                "metrics": [[name, "counter", count] for name, count in counters.items()],
+            },
+            more={
                 "version": __version__,
                 "uptime_seconds": round(time.monotonic() - self._began, 1),
                 "in_flight": downloads,
-                "counters": self._metrics.snapshot(),
+                "counters": counters,
                 "day": {
                     "hits": day.hits,
                     "misses": day.misses,
@@ -86,7 +110,6 @@ class OpsHandlers:
                 "cache": {"files": files, "bytes": size},
                 "problems": self._problems(),
             },
-            headers={"Cache-Control": "no-store"},
         )
 
     async def metrics(self, request: BaseRequest) -> web.StreamResponse:

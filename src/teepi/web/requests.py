@@ -40,7 +40,7 @@ async def json_body(request: BaseRequest, *, most_bytes: int = _MOST_BYTES) -> A
     """
     body = await _body(request, most_bytes)
     try:
-        return json.loads(body) if body else {}
+        return json.loads(body, parse_constant=_refuse) if body else {}
     except (ValueError, RecursionError):
         raise BadRequest("Bad request: could not decode json") from None
 
@@ -69,3 +69,8 @@ async def _body(request: BaseRequest, most_bytes: int) -> bytes:
         if len(body) > most_bytes:
             raise TooLarge(f"The body of this request takes no more than {most_bytes} bytes.")
     return bytes(body)
+
+
+def _refuse(constant: str) -> Any:  # noqa: ANN401 - as json has it
+    """Refuse NaN and the like, which Python writes and no other client reads (RFC 8259, 6)."""
+    raise ValueError(constant)

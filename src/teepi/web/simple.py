@@ -82,7 +82,8 @@ class PageHandlers:
     async def project_list(self, request: BaseRequest, index: str) -> web.StreamResponse:
         """Answer ``…/``: the list of all projects, sent as it lies on disk to those who take gzip."""
         request[answers.KIND] = "list"
-        self._indexes.require(index)
+        if not self._lists.is_index(index):
+            self._indexes.require(index)
         form = answers.negotiate(request)
         gzip = takes(answers.header(request, "Accept-Encoding"), Coding.GZIP)
         body, freshness = await self._lists.open(index, form, gzip=gzip)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from email.utils import formatdate
@@ -14,9 +15,10 @@ from packaging.utils import canonicalize_name
 from teepi import legacy_json, release_json
 from teepi.codings import choose_coding
 from teepi.errors import NotFound
-from teepi.http_semantics import index_prefix, query_names, wants_fresh
+from teepi.files import Outcome
+from teepi.http_semantics import if_none_match, index_prefix, query_names, wants_fresh
 from teepi.page_memory import Variant
-from teepi.stages import METADATA, PROVENANCE, provenance, render_page
+from teepi.stages import METADATA, PROVENANCE, has_provenance, provenance, render_page
 from teepi.tasks import in_thread
 from teepi.versions import version_key
 from teepi.web import answers
@@ -84,11 +86,16 @@ class StageHandlers:
             return answers.page(request, variant, form, found.freshness.value)
         content = _content(found)
 
+        outside = f"{self._outside(request)}/"
+
         def make() -> Variant:
-            return Variant.of(render_page(content, form, root), form, coding)
+            return Variant.of(render_page(content, form, root, outside), form, coding)
 
         variant = make() if len(content.links) < _THREAD_FILES else await in_thread(make)
-        return answers.page(request, variant, form, found.freshness.value)
+        response = answers.page(request, variant, form, found.freshness.value)
+        if has_provenance(content):
+            response.headers["Vary"] = f"{answers.VARY}, Host, {answers.OUTSIDE_URL}"
+        return response
 
     async def _page(self, request: BaseRequest, index: str, project: str) -> StagePage:
         newer_than = None
@@ -173,26 +180,27 @@ class StageHandlers:
             file = await self._stages.file(index, prefix, filename.removesuffix(METADATA))
             if file.metadata_sha256 is None:
                 raise NotFound(f"There is no core metadata of {file.filename}.")
-            return _small(request, await self._stages.core_metadata(file), "text/plain; charset=utf-8")
+            content = await self._stages.core_metadata(file)
+            return _small(request, content, "text/plain; charset=utf-8", file.metadata_sha256)
         if filename.endswith(PROVENANCE):
             file = await self._stages.file(index, prefix, filename.removesuffix(PROVENANCE))
             return web.json_response(provenance(file), headers={"Cache-Control": "no-cache"})
         if result is not None:
             file = await self._stages.file(index, prefix, result["file"])
-            content = await self._stages.result(file, int(result["number"]))
-            return _small(request, content.encode(), "application/json")
+            said = await self._stages.result(file, int(result["number"]))
+            return _small(request, said.encode(), "application/json")
         file = await self._stages.file(index, prefix, filename)
         if answers.wants_json(request):
-            return answers.devpi("releasefilemeta", self._facts(request, file))
+            return answers.devpi("releasefilemeta", self._facts(request, file, await self._stages.version_of(file)))
         return await send_stored(request, self._senders, self._stages, file, cache_control=answers.immutable(request))
 
-    def _facts(self, request: BaseRequest, file: StoredFile) -> dict[str, Any]:
+    def _facts(self, request: BaseRequest, file: StoredFile, version: str) -> dict[str, Any]:
         return {
             "url": f"{self._outside(request)}/{quote(file.path, safe='/+')}",
             "hash_spec": f"sha256={file.sha256}",
             "hashes": {"sha256": file.sha256, "md5": file.md5, "blake2b_256": file.blake2b},
             "project": file.project,
-            "version": file.version_key,
+            "version": version,
             "size": file.size,
             "last_modified": formatdate(file.uploaded_at, usegmt=True),
             "log": file.log,
@@ -211,11 +219,16 @@ def _content(found: StagePage) -> ProjectPage:
     return found.content
 
 
-def _small(request: BaseRequest, body: bytes, content_type: str) -> web.Response:
+def _small(request: BaseRequest, body: bytes, content_type: str, sha256: str | None = None) -> web.Response:
     """Answer bytes that belong to a digest and so never change."""
+    etag = f'"{sha256 or hashlib.sha256(body).hexdigest()}"'
     headers = {
         "Content-Type": content_type,
         "Cache-Control": answers.immutable(request),
+        "ETag": etag,
+        "Cache-Status": f"teepi; {Outcome.HIT.value}",
         "X-Content-Type-Options": "nosniff",
     }
+    if if_none_match(answers.header(request, "If-None-Match"), etag):
+        return web.Response(status=304, headers=headers)
     return web.Response(body=body, headers=headers)

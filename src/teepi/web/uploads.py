@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from teepi.directory import Asker
     from teepi.external import External
     from teepi.index_config import IndexConfig
+    from teepi.limits import Limits
     from teepi.live import Live
     from teepi.mirrored import Mirrored
     from teepi.stages import Stages
@@ -44,8 +45,12 @@ class UploadHandlers:
         mirrored: Mirrored,
         external: External,
         live: Live,
+        limits: Limits,
     ) -> None:
-        """Pushes go by ``mirrored`` out of mirrors, by ``external`` elsewhere; ``live``: how large an upload may be."""
+        """Pushes go by ``mirrored`` out of mirrors, by ``external`` elsewhere.
+
+        ``live`` says how large an upload may be, ``limits`` how long it may pause.
+        """
         self._accounts = accounts
         self._gate = gate
         self._stages = stages
@@ -53,6 +58,7 @@ class UploadHandlers:
         self._mirrored = mirrored
         self._external = external
         self._live = live
+        self._limits = limits
 
     async def _stage(self, request: BaseRequest, index: str, to_do: str) -> IndexConfig:
         """Return the stage to write to, once it is known that whoever asks may."""
@@ -72,25 +78,27 @@ class UploadHandlers:
         incoming = await self._uploads.begin()
         try:
             form = await read_form(
-                request, lambda data: self._uploads.write(incoming, data), self._live.settings.max_upload_bytes
+                request,
+                lambda data: self._uploads.write(incoming, data),
+                self._live.settings.max_upload_bytes,
+                self._limits.client_idle_seconds,
             )
             action = form.one(":action")
             if action not in _ACTIONS:
                 raise BadUpload(f"the field :action is {action[:50]!r}; it must be one of {', '.join(_ACTIONS)}")
+            config = await self._stage(request, index, "submit to")  # as it is now: an upload may take an hour
             asker = await self._gate.asker(request)
             if action == "submit":
-                await self._uploads.register(asker, config, form.fields)
-                return _done()
+                is_written = await self._uploads.register(asker, config, form.fields)
+                return _done("" if is_written else "This version is registered already; it stays as it is.")
             if form.filename is None:
                 raise BadUpload("the form of the upload has no file: the field content is missing")
             if action == "doc_upload":
                 await self._uploads.docs(asker, config, incoming, form.fields)
                 return _done()
             kept = await self._uploads.file(asker, config, form.filename, incoming, form.fields)
-            response = _done()
-            if not kept.is_new and not config.is_volatile:
-                answers.say_reason(response, "Upload of identical file to non volatile index.")
-            return response
+            is_same = not kept.is_new and not config.is_volatile
+            return _done("Upload of identical file to non volatile index." if is_same else "")
         finally:
             await self._uploads.end(incoming)
 
@@ -162,19 +170,23 @@ class UploadHandlers:
 
     async def result(self, request: BaseRequest, index: str, prefix: str, filename: str) -> web.StreamResponse:
         """``POST`` of JSON to a file: what ``devpi test`` found."""
+        request[answers.JSON_ERRORS] = True
         config = self._accounts.directory.require(index)
         if config is None or not config.is_stage:
             raise NotFound(f"no permission to upload tox results to {index}: it is a mirror")
         await self._gate.require_read(request, index)
         asker = await self._gate.asker(request)
-        self._accounts.directory.require_toxresult(asker, config)
+        self._accounts.directory.require_toxresult(asker, config, time.time())
         file = await self._stages.file(index, prefix.replace("/", ""), filename)
         number = await self._uploads.result(asker, file, await json_text(request, most_bytes=_RESULT_BYTES))
         return answers.devpi("toxresultpath", f"{file.path}.toxresult-{number}")
 
 
-def _done() -> web.Response:
-    return web.Response(content_type="text/html", headers={"Cache-Control": "no-store", **answers.DEVPI_HEADERS})
+def _done(reason: str = "") -> web.Response:
+    response = web.Response(content_type="text/html", headers={"Cache-Control": "no-store", **answers.DEVPI_HEADERS})
+    if reason:
+        answers.say_reason(response, reason)
+    return response
 
 
 def _flag(given: dict[str, Any], key: str) -> bool:

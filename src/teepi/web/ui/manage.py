@@ -51,8 +51,11 @@ class ManageUi:
         views: Views,
         live: Live,
         session: SessionHandlers,
+        *,
+        idle_seconds: float,
     ) -> None:
-        """Ask these; ``session`` gives a new login token after a new password."""
+        """Ask these; ``session`` gives a new login token after a new password. Uploads may pause ``idle_seconds``."""
+        self._idle_seconds = idle_seconds
         self._accounts = accounts
         self._gate = gate
         self._stages = stages
@@ -242,10 +245,14 @@ class ManageUi:
         incoming = await self._uploads.begin()
         try:
             form = await read_form(
-                request, lambda data: self._uploads.write(incoming, data), self._live.settings.max_upload_bytes
+                request,
+                lambda data: self._uploads.write(incoming, data),
+                self._live.settings.max_upload_bytes,
+                self._idle_seconds,
             )
             if not form.filename:
                 raise BadUpload("Choose a file first: a wheel or an sdist.")
+            config = self._uploadable(asker, config.name)  # as it is now: an upload may take an hour
             kept = await self._uploads.file(asker, config, form.filename, incoming, {})
         finally:
             await self._uploads.end(incoming)

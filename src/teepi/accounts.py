@@ -115,7 +115,7 @@ class Accounts:
         settings = self._live.settings
         configured = {name: settings.indexes[name].bases for name in settings.configured_indexes}
         made = dict(directory.made)
-        if DEFAULT_INDEX not in configured and DEFAULT_INDEX not in made:
+        if settings.has_built_in and DEFAULT_INDEX not in made:
             made[DEFAULT_INDEX] = IndexConfig(
                 DEFAULT_INDEX, "mirror", built_in(settings.indexes[DEFAULT_INDEX].upstream)
             )

@@ -72,7 +72,7 @@ async def test_status_is_devpis_and_what_monitors_read(make_teepi: MakeTeepi) ->
     nobody, _ = await fresh(make_teepi)
     found = (await nobody.call("GET", "/+status")).json
     assert found["type"] == "status"
-    assert found["result"]["versioninfo"] == {"teepi": __version__}
+    assert found["result"]["versioninfo"] == {"teepi": __version__, "devpi-server": "6.20.3"}
     host, port = nobody.teepi.address
     assert {key: found["result"][key] for key in ("role", "host", "port", "outside-url")} == {
         "role": "MASTER", "host": host, "port": port, "outside-url": None,

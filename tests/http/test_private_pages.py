@@ -337,7 +337,7 @@ async def test_list_of_a_stage_is_for_those_who_may_read_it(owner: Owner) -> Non
         assert (await owner.get(path, PAGE)).status == 401
         assert (await owner.get(path, {**PAGE, **owner.auth})).status == 200
     answer = await owner.get(owner.path("root/alone", ALPHA), owner.auth)
-    assert answer.headers["cache-control"] == "max-age=365000000, immutable, private"
+    assert answer.headers["cache-control"] == "private, max-age=365000000, immutable"
     answer = await owner.get("/root/alone/alpha/", {**PAGE, **owner.auth})
     assert answer.headers["cache-control"] == "private, no-cache"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from teepi.live import Live
     from teepi.metrics import Metrics
     from teepi.readiness import Readiness
+
+
+_SPOKEN: Final = "6.20.3"  # the devpi-server whose protocol was recorded: devpi's clients ask for that name
 
 
 class OpsHandlers:
@@ -88,7 +91,7 @@ class OpsHandlers:
             "status",
             {
                 "role": "MASTER",
-                "versioninfo": {"teepi": __version__},
+                "versioninfo": {"teepi": __version__, "devpi-server": _SPOKEN},
                 "uuid": self._uuid,
                 "host": host,
                 "port": port,

@@ -79,7 +79,7 @@ class AccountOperations(Calls):
 
     def _shown(self, user: User) -> dict[str, Any]:
         directory = self._accounts.directory
-        is_empty = user.password == "" or (user.name == ROOT and self._accounts.empty_root)
+        is_empty = user.password == "" or (user.name == ROOT and self._accounts.identity.empty_root)
         return {
             "user": user.name,
             "email": user.extra.get("email") or "",

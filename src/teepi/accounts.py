@@ -17,11 +17,11 @@ from teepi.alone import alone
 from teepi.api_tokens import ApiToken
 from teepi.data import accounts as rows
 from teepi.data import projects
-from teepi.directory import ANYBODY, ROOT, Asker, Directory, User
-from teepi.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
+from teepi.directory import ROOT, Asker, Directory, User
+from teepi.errors import BadRequest, Conflict, Forbidden, NotFound
+from teepi.identity import Identity
 from teepi.index_config import IndexConfig, built_in, changed, check_index_name, check_user_name, created
 from teepi.index_settings import IndexSettings, parse_upstream
-from teepi.login_tokens import LoginTokens
 from teepi.origins import hide_user_info
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from teepi.credentials import Credentials
     from teepi.data import Archive
     from teepi.live import Live
-    from teepi.principals import Given
 
 DEFAULT_INDEX: Final = "root/pypi"
 _LONGEST: Final = 10_000
@@ -61,18 +60,13 @@ class Accounts:
         self._live = live
         self._mirrors_changed = mirrors_changed
         self._forget_upstream = forget_upstream
-        self._logins: LoginTokens | None = None
+        self.identity = Identity(lambda: self.directory, credentials, live)
+        """Who asks."""
         self._stored: set[str] = set()  # indexes, but for the built-in one as it comes
         self._trusts_all = False
         """Whether anyone may be root, so that everybody's mirrors are trusted as root's are."""
         self.uuid = ""
         """Of the data directory."""
-
-    @property
-    def empty_root(self) -> bool:
-        """Whether root logs in with an empty password, since none was set and the settings allow it."""
-        root = self.directory.users.get(ROOT)
-        return self._live.settings.insecure_empty_root and (root is None or root.password is None)
 
     async def load(self) -> None:
         """Read all of it. Raises :class:`Unavailable`."""
@@ -90,7 +84,7 @@ class Accounts:
             )
 
         users, indexes, tokens, secret, self.uuid = await self._archive.database.read(read)
-        self._logins = LoginTokens(bytes.fromhex(secret))
+        self.identity.begin(bytes.fromhex(secret))
         self._stored = {index.name for index in indexes}
         if all(user.name != ROOT for user in users):
             root = User(ROOT, None, _now())
@@ -128,7 +122,7 @@ class Accounts:
                 configured=MappingProxyType(configured),
             ),
         )
-        trusts_all, self._trusts_all = self._trusts_all, self.empty_root
+        trusts_all, self._trusts_all = self._trusts_all, self.identity.empty_root
         is_same = (former.made, former.configured, trusts_all) == (made, configured, self._trusts_all)
         if is_same and not has_new_settings:
             return  # else whoever makes users would empty the hot path
@@ -154,64 +148,6 @@ class Accounts:
         if name == DEFAULT_INDEX:
             return {"type": "mirror", **built_in(upstream)}
         return {"type": "mirror", "volatile": False, "mirror_url": upstream}
-
-    # -- who asks ------------------------------------------------------------------------------------
-
-    async def asker(self, given: Given | None, address: str) -> Asker:
-        """Return who makes a request with these credentials from ``address``; wrong ones are those of nobody.
-
-        Raises :class:`TooManyAttempts`.
-        """
-        if given is None:
-            return ANYBODY
-        identity = api_tokens.id_of(given.secret)
-        if identity is not None:
-            return self._by_token(given, identity)
-        if self._logins is not None and self._logins.is_ours(given.secret):
-            is_right = self._logins.user(given.secret, self._hash_of) == given.user
-            return Asker(given.user) if is_right else ANYBODY
-        return Asker(given.user) if await self._is_password(given.user, given.secret, address) else ANYBODY
-
-    def logged_in(self, token: str) -> Asker:
-        """Return whose login token this is: a browser sends it alone. One that holds no more is nobody's."""
-        user = None if self._logins is None else self._logins.user(token, self._hash_of)
-        return ANYBODY if user is None else Asker(user)
-
-    def _by_token(self, given: Given, identity: str) -> Asker:
-        token = self.directory.tokens.get(identity)
-        if token is None or given.user not in {token.user, "__token__", ""}:
-            return ANYBODY
-        return Asker(token.user, token) if token.is_text(given.secret) and token.holds(time.time()) else ANYBODY
-
-    def _hash_of(self, name: str) -> str | None:
-        """Return the password hash of a user who may log in."""
-        if name == ROOT and self.empty_root:
-            return ""
-        user = self.directory.users.get(name)
-        if user is None or (user.password == "" and not self._live.settings.insecure_empty_root):
-            return None
-        return user.password
-
-    async def _is_password(self, name: str, password: str, address: str) -> bool:
-        stored = self._hash_of(name)
-        if stored == "":
-            return password == ""
-        return await self._credentials.verify(name, stored, password, address)
-
-    async def login(self, name: str, password: str, address: str) -> tuple[str, int]:
-        """Return a login token and the seconds that it is valid. Raises :class:`Unauthorized`."""
-        self.directory.require_there()
-        if not await self._is_password(name, password, address):
-            hint = ""
-            if name == ROOT and self._hash_of(ROOT) is None:
-                hint = ": root has no password yet; run 'teepi user passwd root' on the machine of the server"
-            raise Unauthorized(f"user {name[:100]!r} could not be authenticated{hint}")
-        return self._token_for(name)
-
-    def _token_for(self, name: str) -> tuple[str, int]:
-        if self._logins is None:
-            raise RuntimeError("accounts are used before they are loaded")
-        return self._logins.issue(name, self._hash_of(name) or ""), int(self._logins.seconds)
 
     # -- users ---------------------------------------------------------------------------------------
 
@@ -249,7 +185,7 @@ class Accounts:
         extra, password = user_settings.checked(given), self._password(given)
         hashed = await self._credentials.hash(password) if password else password
         await self._change_user(name, extra, hashed)
-        return None if password is None else self._token_for(name)
+        return None if password is None else self.identity.token_for(name)
 
     async def set_password(self, name: str, password: str) -> None:
         """Set a user's password, as an operator."""

@@ -103,7 +103,7 @@ class PrivateIndexes:
         undo.callback(credentials.close)
         accounts = Accounts(archive, credentials, live, mirrors_changed, forget_upstream)
         await accounts.load()
-        if accounts.empty_root:
+        if accounts.identity.empty_root:
             log.warning(
                 "root logs in with an EMPTY PASSWORD (insecure_empty_root): whoever reaches this port can point "
                 "root/pypi elsewhere. Set a password with 'teepi user passwd root'."
@@ -165,7 +165,7 @@ class PrivateIndexes:
             DEFAULT_INDEX,
             self.live,
             readable,
-            lambda: accounts.empty_root,
+            lambda: accounts.identity.empty_root,
         )
         projects = ProjectUi(accounts, gate, pages, home.views, self.live, found)
         session = SessionHandlers(accounts, gate, home.views, self.outside)

@@ -62,7 +62,7 @@ class DevpiHandlers:
         user, password = (given.get(key) if isinstance(given, dict) else None for key in ("user", "password"))
         if not isinstance(user, str) or not isinstance(password, str):
             raise BadRequest("Bad request: no user/password specified")
-        token, seconds = await self._accounts.login(user, password, request.remote or "")
+        token, seconds = await self._accounts.identity.login(user, password, request.remote or "")
         return answers.devpi("proxyauth", {"password": token, "expiration": seconds}, "login successful")
 
     # -- users ---------------------------------------------------------------------------------------

@@ -60,9 +60,9 @@ class Gate:
         given = given_by(headers.get("Authorization"), headers.get("X-Devpi-Auth"))
         session = _session(request)
         if given is not None:
-            asker = await self._accounts.asker(given, request.remote or "")
+            asker = await self._accounts.identity.asker(given, request.remote or "")
         else:
-            asker = ANYBODY if session is None else self._accounts.logged_in(session)
+            asker = ANYBODY if session is None else self._accounts.identity.logged_in(session)
         request[ASKER] = asker
         return asker
 

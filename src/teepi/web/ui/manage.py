@@ -227,7 +227,7 @@ class ManageUi:
             problem = "Type the new password twice, the same both times."
         else:
             try:
-                await self._accounts.login(name, given.get("password", ""), request.remote or "")
+                await self._accounts.identity.login(name, given.get("password", ""), request.remote or "")
             except Unauthorized:
                 problem = "The present password is another one."
         if problem:

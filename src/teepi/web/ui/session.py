@@ -48,7 +48,7 @@ class SessionHandlers:
             return response
         user = fields.get("user", "").strip()
         try:
-            token, seconds = await self._accounts.login(user, fields.get("password", ""), request.remote or "")
+            token, seconds = await self._accounts.identity.login(user, fields.get("password", ""), request.remote or "")
         except (Unauthorized, TooManyAttempts) as error:
             response = self._page(request, onwards, status=error.status, problem=error.message, name=user)
             if isinstance(error, TooManyAttempts):

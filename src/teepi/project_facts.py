@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _LONGEST: Final = 2000
 """Characters of a line."""
+_LONGEST_LICENCE: Final = 120
 _MOST: Final = 300
 """Dependencies, classifiers, links: more are counted."""
 _MOST_RUNS: Final = 50
@@ -73,7 +74,7 @@ def about(fields: Mapping[str, Any]) -> About:
     return About(
         name=_line(fields, "name"),
         summary=_line(fields, "summary"),
-        licence=_line(fields, "license_expression") or _line(fields, "license"),
+        licence=_line(fields, "license_expression") or _named(_line(fields, "license")),
         author=_person(fields, "author"),
         maintainer=_person(fields, "maintainer"),
         keywords=_line(fields, "keywords"),
@@ -122,6 +123,11 @@ def _text(value: object) -> str:
 
 def _line(fields: Mapping[str, Any], key: str) -> str:
     return " ".join(_text(fields.get(key)).split())[:_LONGEST]
+
+
+def _named(licence: str) -> str:
+    """Return the name of a licence, cut where somebody has put the whole text there."""
+    return licence if len(licence) <= _LONGEST_LICENCE else f"{licence[:_LONGEST_LICENCE].rpartition(' ')[0]} …"
 
 
 def _lines(fields: Mapping[str, Any], key: str) -> list[str]:

@@ -190,3 +190,12 @@ async def test_description_that_takes_for_ever_is_given_up() -> None:
         assert await in_process(">" * MOST_CHARACTERS, "text/markdown", seconds=0.3) is None
     assert await in_process("Some *words*", "text/markdown") == "<p>Some <em>words</em></p>\n"
     assert await in_process(".. include:: /etc/passwd", "text/x-rst") is None
+
+
+def test_licence_that_is_a_whole_text_is_cut_to_its_beginning() -> None:
+    """The page says which it is, not all that it says."""
+    assert about({"license": "MIT"}).licence == "MIT"
+    assert about({"license": "Copyright 2008 Somebody. Redistribution " + "and use " * 100}).licence.endswith(
+        "and use …"
+    )
+    assert len(about({"license": "word " * 100}).licence) <= 122

@@ -18,7 +18,7 @@ from teepi.api_tokens import ApiToken
 from teepi.data import accounts as rows
 from teepi.data import projects
 from teepi.directory import ROOT, Asker, Directory, User
-from teepi.errors import BadRequest, Conflict, Forbidden, NotFound
+from teepi.errors import BadRequest, ConfigError, Conflict, Forbidden, NotFound
 from teepi.identity import Identity
 from teepi.index_config import IndexConfig, built_in, changed, check_index_name, check_user_name, created
 from teepi.index_settings import IndexSettings, parse_upstream
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from teepi.config import Settings
     from teepi.credentials import Credentials
     from teepi.data import Archive
     from teepi.live import Live
@@ -91,6 +92,8 @@ class Accounts:
             if self._archive.problem is None:
                 await self._archive.database.write(lambda c: rows.put_user(c, ROOT, None, root.created, {}))
             users.append(root)
+        self.directory = Directory(made={index.name: index for index in indexes})
+        self.check_settings(self._live.settings)
         self._take(
             Directory(
                 {user.name: user for user in users},
@@ -99,6 +102,16 @@ class Accounts:
                 unavailable=None if self._archive.missing is None else self._archive.problem,
             )
         )
+
+    def check_settings(self, settings: Settings) -> None:
+        """Raise :class:`ConfigError` when an index of ``settings`` would take the place of a private one."""
+        for name in sorted(settings.configured_indexes):
+            config = self.directory.made.get(name)
+            if config is not None and config.is_stage:
+                raise ConfigError(
+                    f'[index."{name}"]: a private index of that name is in the data directory, and public files must '
+                    "not take the place of private ones; choose another name, or delete that index first."
+                )
 
     def settings_changed(self) -> None:
         """Take over the indexes of new settings."""

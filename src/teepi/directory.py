@@ -111,6 +111,12 @@ class Directory:
         """
         return self._below(name, {})
 
+    def missing(self, name: str) -> list[str]:
+        """Return the bases of an index, and of those below it, that are no more."""
+        configs = [config for each in self.order(name) if (config := self.index(each)) is not None]
+        bases = dict.fromkeys(base for config in configs for base in config.bases)
+        return [base for base in bases if base not in self.configured and base not in self.made]
+
     def _below(self, name: str, bases_of_configured: Mapping[str, Sequence[str]]) -> list[str]:
         found: dict[str, None] = {}
 
@@ -126,8 +132,11 @@ class Directory:
         return list(found)
 
     def check_bases(self, config: IndexConfig) -> None:
-        """Raise :class:`BadRequest` when a base of a new or changed index is unknown or leads back to it."""
+        """Raise :class:`BadRequest` when a new base of an index is unknown, or one leads back to it."""
+        before = self.made.get(config.name)
         for base in config.bases:
+            if before is not None and base in before.bases and base in self.missing(config.name):
+                continue  # it was there; what else is changed does not bring it back
             if base not in self.configured and base not in self.made:
                 raise BadRequest(f"base index {base[:200]!r} does not exist")
             if base == config.name or config.name in self.order(base):
@@ -140,9 +149,15 @@ class Directory:
 
         Leaving out a base that he may not read would show him another's project in its place.
         """
-        if asker.token is not None and not asker.token.allows("read", name, now):
+        if asker.token is not None and not self._token_reads(asker.token, name, now):
             return self.is_public(name)
         return all(self._may_read(asker, each) for each in self._below(name, self.configured))
+
+    def _token_reads(self, token: ApiToken, name: str, now: float) -> bool:
+        """Whether a token may read an index: its own, or one that this is made of, where links of its pages lead."""
+        if token.index is not None and name in self._below(token.index, self.configured):
+            name = token.index
+        return token.allows("read", name, now)
 
     def _may_read(self, asker: Asker, name: str) -> bool:
         config = self.index(name)

@@ -48,11 +48,14 @@ MOVES: Final[dict[State, frozenset[State]]] = {
 class Download:
     """One fetch of one file, shared by all who want it."""
 
-    def __init__(self, key: FileKey, *, withheld_bytes: int, generation: int = 0, name: str = "") -> None:
-        """Begin in CONNECTING. ``name`` is the file name, for people."""
+    def __init__(
+        self, key: FileKey, *, withheld_bytes: int, generation: int = 0, name: str = "", public_name: str | None = None
+    ) -> None:
+        """Begin in CONNECTING. ``name`` is the file name, for people; those who may not know it see ``public_name``."""
         self.key = key
         self.generation = generation
         self.name = name
+        self.public_name = name if public_name is None else public_name
         self.state = State.CONNECTING
         self.head: SourceHead | None = None
         self.total: int | None = None

@@ -22,7 +22,7 @@ def ended(download: Download, seconds: float, error: TeepiError | None, *, is_co
         outcome = "broke off"
     else:
         outcome = "" if is_committed else "passed through, not kept"
-    return Ended(download.name, download.arrived, download.clients, seconds, time.time(), outcome)
+    return Ended(download.public_name, download.arrived, download.clients, seconds, time.time(), outcome)
 
 
 def line(download: Download, seconds: float) -> str:

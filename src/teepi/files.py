@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from teepi.download import Download, State
 from teepi.download_report import ended, line
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from teepi.upstream import Upstream
 
 log = logging.getLogger(__name__)
+
+
+_NOT_SAID: Final = "a file that not everybody may read"
 
 
 class Outcome(Enum):
@@ -183,6 +186,7 @@ class Files:
             withheld_bytes=self._limits.withheld_bytes,
             generation=self._generation(record),
             name=record.filename,
+            public_name=None if self._live.is_public(record.index) else _NOT_SAID,
         )
         sources = self._upstreams[record.index].sources(record.url, has_digest=record.digest is not None)
         transfer = Transfer(download, record, sources, self._store, self._limits, self._metrics)

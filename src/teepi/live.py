@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from teepi.options import OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from teepi.config import Settings
     from teepi.index_settings import IndexSettings
@@ -21,6 +21,8 @@ class Live:
     def __init__(self, settings: Settings) -> None:
         """Begin with ``settings``."""
         self.settings = settings
+        self.is_public: Callable[[str], bool] = lambda _: True
+        """Whether everybody may read an index; whoever knows the users puts a better answer here."""
         self._made: Mapping[str, IndexSettings] = {}
         self._indexes: Mapping[str, IndexSettings] = settings.indexes
 

@@ -131,7 +131,7 @@ class Overviews:
             cache_bytes=size,
             cache_limit_bytes=metrics.cache_limit_bytes,
             in_flight=[
-                Arriving(download.name, download.arrived, download.total, download.readers)
+                Arriving(download.public_name, download.arrived, download.total, download.readers)
                 for download in downloads[:SHOWN_DOWNLOADS]
             ],
             more_in_flight=max(0, len(downloads) - SHOWN_DOWNLOADS),

@@ -24,7 +24,7 @@ from teepi.single_flight import SingleFlight
 from teepi.store import StoredPage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from teepi.catalog import Catalog
     from teepi.hot_entries import HotEntries
@@ -331,9 +331,11 @@ class Pages:
         """Let go of a page whose stored copy was deleted."""
         self.memory.forget((index, project))
 
-    async def invalidate(self, project: str) -> None:
-        """Ask upstream at the next request for the page of ``project``, in whichever index; until then it stays."""
+    async def invalidate(self, project: str, only: Collection[str] | None = None) -> None:
+        """Ask upstream at the next request for the page of ``project``, in all or these; until then it stays."""
         for index in tuple(self._upstreams):  # a reload may come in between
+            if only is not None and index not in only:
+                continue
             self._revalidation.forget_absence((index, project))
             page = await self._known((index, project))
             if page is not None:

@@ -103,6 +103,7 @@ class PrivateIndexes:
         undo.callback(credentials.close)
         accounts = Accounts(archive, credentials, live, mirrors_changed, forget_upstream)
         await accounts.load()
+        live.is_public = lambda index: accounts.directory.is_public(index)  # noqa: PLW0108 - of the picture as it is then
         if accounts.identity.empty_root:
             log.warning(
                 "root logs in with an EMPTY PASSWORD (insecure_empty_root): whoever reaches this port can point "

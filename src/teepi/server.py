@@ -119,8 +119,13 @@ class Server:
         services.start()
 
     def reload(self, settings: Settings) -> list[str]:
-        """Let other settings hold from now on; return the keys of those that changed and need a restart."""
+        """Let other settings hold from now on; return the keys of those that changed and need a restart.
+
+        Raises :class:`ConfigError` for what can hold by itself and not beside what clients have made.
+        """
         former = self.live.settings
+        if self._services is not None:
+            self._services.private.accounts.check_settings(settings)
         kept = self.live.change(settings)
         if self._services is not None:
             self._services.reload(former, self.live.settings)

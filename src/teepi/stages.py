@@ -16,14 +16,14 @@ from urllib.parse import quote
 
 from teepi.bases import merged
 from teepi.data import StoredFile, projects
-from teepi.errors import Deleted, NotFound, StoreError
+from teepi.errors import Deleted, NotFound, StoreError, Unavailable
 from teepi.pages import Freshness
 from teepi.simple_api import ProjectPage, render
 from teepi.versions import rank, version_key
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from teepi.accounts import Accounts
     from teepi.data import Archive, StoredDocs, StoredResult, StoredVersion, Summary
@@ -92,6 +92,15 @@ class Stages:
                 mirrors.append(name)
         return stages, mirrors
 
+    def made_of(self, index: str) -> Collection[str]:
+        """Return ``index`` with all that it is made of, mirrors of the settings' included. Raises :class:`NotFound`."""
+        directory = self._accounts.directory
+        directory.require(index)
+        return {each for name in directory.order(index) for each in (name, *self._of_settings(name))}
+
+    def _of_settings(self, name: str) -> Sequence[str]:
+        return self._indexes.resolved(name) if self._accounts.directory.index(name) is None else ()
+
     # -- pages ---------------------------------------------------------------------------------------
 
     async def page(self, index: str, project: str, *, newer_than: float | None = None) -> StagePage:
@@ -113,6 +122,8 @@ class Stages:
         own = await self._archive.database.read(read)
         if own and not _is_whitelisted(stages, project):
             mirrors = []
+        if not own:
+            self._require_whole(index, project)
         found = await self._from_mirrors(mirrors, project, newer_than)
         if not own:
             if found is None:
@@ -128,6 +139,15 @@ class Stages:
         links = [file["url"] for file in document["files"]]
         added = None if found is None else (found[0], found[1])
         return StagePage(freshness, None, ProjectPage(index, project, document, links, links), added)
+
+    def _require_whole(self, index: str, project: str) -> None:
+        """Raise :class:`Unavailable` when a base is no more: it may have had the project, and hidden all below it."""
+        missing = self._accounts.directory.missing(index)
+        if missing:
+            raise Unavailable(
+                f"{index} is made of {', '.join(missing)}, which is no more: whose {project} is, cannot be said. "
+                "Bring it back, or take it out of the bases."
+            )
 
     async def _from_mirrors(
         self, mirrors: Sequence[str], project: str, newer_than: float | None

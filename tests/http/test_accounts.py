@@ -443,7 +443,17 @@ async def test_api_token_changes_no_users_and_no_indexes(make_teepi: MakeTeepi) 
                                    ("DELETE", "/ann/dev", None)):  # fmt: skip
             refused = await session.call(method, path, body)
             assert (refused.status, "an API token changes no users" in refused.message) == (403, True)
-        assert (await session.call("POST", "/+login", {"user": user, "password": secret})).status == 401
+
+
+async def test_api_token_logs_in_as_itself_and_gets_no_more_than_it_is(make_teepi: MakeTeepi) -> None:
+    """Devpi's clients know no other way to use one: what they get is the token, as long as it holds."""
+    nobody, _ = await fresh(make_teepi)
+    await (await nobody.user("ann")).put("/ann/dev")
+    secret, _ = await token_of(nobody.teepi, "ann")
+    result = await nobody.call("POST", "/+login", {"user": "ann", "password": secret})
+    assert (result.status, result.result["password"]) == (200, secret)
+    assert (await nobody.call("POST", "/+login", {"user": "root", "password": secret})).status == 401
+    assert (await nobody.call("POST", "/+login", {"user": "ann", "password": secret[:-1] + "-"})).status == 401
 
 
 # --- at the same time

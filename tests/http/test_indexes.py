@@ -9,14 +9,16 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
+import pytest
+
+from teepi.errors import ConfigError
 from teepi.index_settings import IndexSettings
 from tests.http.devpi import Devpi, basic, fresh
 from tests.http.named import give_names, named
+from tests.support.clients import fetch
 from tests.support.wheels import wheel
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.conftest import MakeTeepi
     from tests.support.upstream import Upstream
 
@@ -175,15 +177,62 @@ async def test_index_of_the_settings_is_409_to_change(make_teepi: MakeTeepi, ups
         assert (reply.status, reply.message) == (409, words)
     assert (await root.call("PUT", "/root/pypi", {})).status == 409
     assert (await root.get("/root/pypi?no_projects="))["mirror_url"] == upstream.index_url
-    await ann.put("/ann/dev", {"title": "made"})
     server, settings = nobody.teepi.server, nobody.teepi.settings
-    indexes = {**settings.indexes, "ann/dev": IndexSettings(bases=("root/pypi",))}
+    indexes = {**settings.indexes, "ann/set": IndexSettings(bases=("root/pypi",))}
     assert server.reload(replace(settings, indexes=indexes)) == []
-    assert (await ann.call("PATCH", "/ann/dev", ["title=x"])).status == 409
-    assert (await nobody.get("/ann/dev?no_projects="))["type"] == "mirror"
+    assert (await ann.call("PATCH", "/ann/set", ["title=x"])).status == 409
+    assert (await nobody.get("/ann/set?no_projects="))["type"] == "mirror"
     assert server.reload(settings) == []
+    assert (await ann.put("/ann/set", {"title": "x"}))["title"] == "x"
+
+
+async def test_settings_that_would_hide_a_private_index_are_refused(make_teepi: MakeTeepi) -> None:
+    """At a reload and at a start: else public files would take the place of private ones, without a word."""
+    nobody, _, ann, _ = await people(make_teepi, has_built_in=False)
+    await ann.put("/ann/dev", {"title": "made"})
+    teepi = nobody.teepi
+    indexes = {**teepi.settings.indexes, "ann/dev": IndexSettings(bases=("root/pypi",))}
+    with pytest.raises(ConfigError, match="a private index of that name"):
+        teepi.server.reload(replace(teepi.settings, indexes=indexes))
     assert (await nobody.get("/ann/dev?no_projects="))["title"] == "made"
-    assert (await ann.patch("/ann/dev", ["title=x"]))["title"] == "x"
+    with pytest.raises(ConfigError, match="a private index of that name"):
+        await teepi.restarted(indexes=indexes)
+
+
+async def test_index_whose_base_is_gone_shows_nothing_of_the_bases_behind(make_teepi: MakeTeepi) -> None:
+    """The base may have had the name: what is its own it shows, all else is 503, and its title can be changed."""
+    nobody, _, ann, _ = await people(make_teepi, has_built_in=False)
+    await ann.put("/ann/lib")
+    await ann.put("/ann/app", {"bases": "ann/lib,root/pypi"})
+    await ann.upload("ann/app", wheel("own"), "own")
+    assert (await ann.call("DELETE", "/ann/lib")).status == 201
+    answer = await nobody.fetch("/ann/app/+simple/demo/")
+    assert (answer.status, b"made of ann/lib, which is no more" in answer.body) == (503, True)
+    assert (await page_of(nobody, "ann/app", "own"))[0] == 200
+    assert (await ann.patch("/ann/app", ["title=x"]))["bases"] == ["ann/lib", "root/pypi"]
+    assert (await ann.call("PATCH", "/ann/app", ["bases=ann/lib,no/pe"])).status == 400
+    await ann.patch("/ann/app", ["bases-=ann/lib"])
+    assert (await page_of(nobody, "ann/app"))[0] == 404
+
+
+async def test_refresh_is_for_those_who_may_read_and_of_that_index_alone(
+    make_teepi: MakeTeepi, second: Upstream
+) -> None:
+    """401, 404 and 302 with one question more upstream."""
+    second.project("demo", {WHEEL: b"x"})
+    nobody, root, *_ = await people(make_teepi)
+    for name in ("one", "two"):
+        await root.put(f"/root/{name}", {"type": "mirror", "mirror_url": second.index_url})
+        await page_of(root, f"root/{name}")
+    await root.put("/root/over", {"bases": "root/one"})
+    await root.patch("/root/one", ["acl_read=root"])
+    assert (await nobody.call("POST", "/root/one/+simple/demo/refresh")).status == 401
+    assert (await nobody.call("POST", "/root/nope/+simple/demo/refresh")).status == 404
+    second.requests.clear()
+    assert (await fetch(root.teepi.address, "/root/over/+simple/demo/refresh", root.headers, "POST")).status == 302
+    for name in ("one", "two"):
+        await page_of(root, f"root/{name}")
+    assert second.count("GET", "/simple/demo/") == 1
 
 
 async def test_projects_of_an_index_are_what_was_uploaded_or_is_cached(
@@ -336,7 +385,7 @@ async def test_mirror_serves_pages_and_files_of_its_upstream(
     assert upstream.requests == []
     assert (await root.upload("root/two", wheel("x"), "x")).status == 404
     assert (await root.call("DELETE", "/root/two")).status == 201
-    assert [(await page_of(nobody, index))[0] for index in ("root/two", "ann/dev")] == [404, 404]
+    assert [(await page_of(nobody, index))[0] for index in ("root/two", "ann/dev")] == [404, 503]
     assert (await nobody.fetch(link)).status == 404
 
 
@@ -510,7 +559,7 @@ async def test_protected_mirror_is_not_named_to_those_who_look_for_another(make_
 
 
 async def test_protection_and_its_end_hold_at_once(make_teepi: MakeTeepi) -> None:
-    """By a list or a group; an index whose base is no more is read without it."""
+    """By a list or a group; an index whose base is no more is not kept by its list."""
     nobody, _, ann, bob, _ = await protected(make_teepi)
     for change, statuses in (("acl_read=:AUTHENTICATED:", [401, 200]), ("acl_read=bob", [401, 200]),
                              ("acl_read=", [401, 403]), ("acl_read-=", [200, 200])):  # fmt: skip
@@ -519,5 +568,5 @@ async def test_protection_and_its_end_hold_at_once(make_teepi: MakeTeepi) -> Non
     await ann.patch("/ann/secret", ["acl_read=ann"])
     assert (await page_of(bob, "bob/above"))[0] == 403
     assert (await ann.call("DELETE", "/ann/secret")).status == 201
-    assert (await page_of(bob, "bob/above"))[0] == 404
+    assert (await page_of(bob, "bob/above"))[0] == 503
     assert (await bob.get("/bob/above"))["bases"] == ["ann/secret", "root/pypi"]

@@ -57,8 +57,11 @@ def back_up(root: Path, target: Path, *, may_replace: bool = False, progress: Pr
     """
     if not (root / NAME).is_file():
         raise StoreError(f"There is no database in {root}; name another data directory with --data-dir.")
-    if target.is_dir() or (target.exists() and not may_replace):
-        raise StoreError(f"{target} is there already; choose another name, or replace it with --force.")
+    if target.exists() or target.is_symlink():
+        if target.is_symlink() or not target.is_file():
+            raise StoreError(f"{target} is no plain file; choose another name.")
+        if not may_replace:
+            raise StoreError(f"{target} is there already; choose another name, or replace it with --force.")
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     copy = part.with_name(f"{part.name}.sqlite3")
     try:

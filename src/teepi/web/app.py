@@ -141,7 +141,7 @@ class App:
             (
                 "POST",
                 re.compile(_INDEX + r"/\+simple/(?P<name>[^/]+)/refresh/?"),
-                lambda r, m: operator.refresh(r, m["index"], m["name"]),
+                self._refresh(operator, stages),
             ),
         ]
         if proxpi_invalidation:
@@ -284,6 +284,13 @@ class App:
             if is_browser(request):
                 return people.project(request, match["index"], match["name"], slash=bool(match["slash"]))
             return project(request, match)
+
+        return answer
+
+    def _refresh(self, operator: OperatorHandlers, stages: StageHandlers) -> Handler:
+        async def answer(request: BaseRequest, match: Mapping[str, str]) -> StreamResponse:
+            await self._gate.require_read(request, match["index"])
+            return await operator.refresh(match["name"], stages.made_of(match["index"]))
 
         return answer
 

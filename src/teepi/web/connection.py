@@ -25,6 +25,8 @@ from teepi.web.finishing import Request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aiohttp import StreamReader
+
     from teepi.limits import Limits
     from teepi.web.hot import HotPath
 
@@ -54,13 +56,14 @@ _MAX_RESERVE: Final = 256
 class Connection(RequestHandler):
     """A client connection."""
 
-    __slots__ = ("_hot", "_is_at_boundary", "client_left", "lost")
+    __slots__ = ("_body", "_hot", "_is_at_boundary", "client_left", "lost")
 
     def __init__(self, manager: Server, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:  # noqa: ANN401
         """See RequestHandler."""
         super().__init__(manager, loop=loop, **options)
         self._hot = manager.hot
         self._is_at_boundary = True
+        self._body: StreamReader | None = None  # of the last request
         self.client_left: Callable[[], None] | None = None
         """Called when the connection is lost, by the body that is on its way."""
         self.lost: asyncio.Future[None] = loop.create_future()
@@ -76,29 +79,38 @@ class Connection(RequestHandler):
             if self._is_idle() and hot.answer(data, cast("asyncio.Transport", self.transport)):
                 self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
                 return
-            # A whole first line: the second half of a head that was cut in two does not begin so. As long as before.
-            if data[:5] == _PUSH and _PUSH_LINE.match(data) and self._is_idle(anywhere=True):
-                data = b"POST " + data[5:]
             before = self._request_count
-            super().data_received(data)
+            self._take(data)
             if data:  # aiohttp calls with nothing to read on in what it has
                 heads = self._request_count - before
                 self._is_at_boundary = heads > 0 and data[-4:] == _HEAD_END and data.count(_HEAD_END) == heads
         else:
-            super().data_received(data)
+            self._take(data)
         for at, (message, payload) in enumerate(self._messages):
             if isinstance(message, RawRequestMessage) and message.upgrade:
                 self._messages[at] = (message._replace(should_close=True), payload)
 
-    def _is_idle(self, *, anywhere: bool = False) -> bool:
+    def _take(self, data: bytes) -> None:
+        """Give ``data`` to aiohttp, whose parser does not know the verb of ``devpi push``: as POST, which is as long.
+
+        A whole first line where no body is on its way: the second half of a head that was cut does not begin so.
+        """
+        if data[:5] == _PUSH and _PUSH_LINE.match(data) and (self._body is None or self._body.is_eof()):
+            data = b"POST " + data[5:]
+        before = self._request_count
+        super().data_received(data)
+        if self._request_count > before and self._messages:
+            self._body = self._messages[-1][1]
+
+    def _is_idle(self) -> bool:
         """Whether what comes is the beginning of a request, and nothing comes before its answer.
 
         A request that was taken and has not begun to be handled shows in the waiter alone; a head that was cut in two
-        may look like a whole one in its second half, which does not matter to who asks ``anywhere``.
+        may look like a whole one in its second half.
         """
         waiter = self._waiter
         return (
-            (self._is_at_boundary or anywhere)
+            self._is_at_boundary
             and (self._request_count == 0 if waiter is None else not waiter.done())
             and not self._messages
             and not self._upgraded

@@ -48,13 +48,13 @@ class Gate:
         """Ask ``accounts``."""
         self._accounts = accounts
 
-    async def asker(self, request: BaseRequest) -> Asker:
+    async def asker(self, request: BaseRequest, *, again: bool = False) -> Asker:
         """Return who makes a request, by its headers; wrong credentials are those of nobody.
 
-        Raises :class:`TooManyAttempts`.
+        ``again`` asks anew, after a body that took its time. Raises :class:`TooManyAttempts`.
         """
         known: Asker | None = request.get(ASKER)
-        if known is not None:
+        if known is not None and not again:
             return known
         headers = request.headers
         given = given_by(headers.get("Authorization"), headers.get("X-Devpi-Auth"))

@@ -20,6 +20,8 @@ from teepi.operator_channel import PREFIX
 from teepi.web import answers
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from aiohttp.web_request import BaseRequest
 
     from teepi.lists import ProjectLists
@@ -89,13 +91,13 @@ class OperatorHandlers:
         await self._pages.invalidate(project)
         return web.json_response({"status": "success", "data": None})
 
-    async def refresh(self, request: BaseRequest, index: str, name: str) -> web.StreamResponse:  # noqa: ARG002
-        """``POST …/+simple/{project}/refresh``, as devpi has it: upstream is asked again for the page."""
+    async def refresh(self, name: str, indexes: Collection[str]) -> web.StreamResponse:
+        """``POST …/+simple/{project}/refresh``: the upstreams of ``indexes`` are asked for the page again."""
         try:
             project = canonicalize_name(name, validate=True)
         except InvalidName:
             raise NotFound(f"{name[:100]!r} is not the name of a project.") from None
-        await self._pages.invalidate(project)
+        await self._pages.invalidate(project, indexes)
         return web.Response(status=302, headers={"Location": f"../{project}/", "Cache-Control": "no-store"})
 
     async def invalidate_list(self, request: BaseRequest) -> web.StreamResponse:  # noqa: ARG002 - a handler

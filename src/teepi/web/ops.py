@@ -74,7 +74,7 @@ class OpsHandlers:
         files, size = self._cache_totals()
         downloads: list[dict[str, Any]] = [
             {
-                "file": download.name,
+                "file": download.public_name,
                 "key": download.key.value,
                 "state": download.state.value,
                 "bytes": download.arrived,

@@ -25,7 +25,7 @@ from teepi.web import answers
 from teepi.web.stored import send_stored
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from aiohttp.web_request import BaseRequest
 
@@ -66,6 +66,10 @@ class StageHandlers:
     def is_stage(self, index: str) -> bool:
         """Whether ``index`` is a private one."""
         return self._stages.stage(index) is not None
+
+    def made_of(self, index: str) -> Collection[str]:
+        """Return ``index`` with all that it is made of. Raises :class:`NotFound`."""
+        return self._stages.made_of(index)
 
     # -- pages ---------------------------------------------------------------------------------------
 

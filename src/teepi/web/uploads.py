@@ -86,8 +86,8 @@ class UploadHandlers:
             action = form.one(":action")
             if action not in _ACTIONS:
                 raise BadUpload(f"the field :action is {action[:50]!r}; it must be one of {', '.join(_ACTIONS)}")
-            config = await self._stage(request, index, "submit to")  # as it is now: an upload may take an hour
-            asker = await self._gate.asker(request)
+            asker = await self._gate.asker(request, again=True)  # as it is now: an upload may take an hour
+            config = await self._stage(request, index, "submit to")
             if action == "submit":
                 is_written = await self._uploads.register(asker, config, form.fields)
                 return _done("" if is_written else "This version is registered already; it stays as it is.")

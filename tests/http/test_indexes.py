@@ -15,6 +15,7 @@ from teepi.errors import ConfigError
 from teepi.index_settings import IndexSettings
 from tests.http.devpi import Devpi, basic, fresh
 from tests.http.named import give_names, named
+from tests.http.scene import until
 from tests.support.clients import fetch
 from tests.support.wheels import wheel
 
@@ -556,6 +557,35 @@ async def test_protected_mirror_is_not_named_to_those_who_look_for_another(make_
     assert (answer.status, b"root/pypi" in answer.body, b"hidden" in answer.body) == (404, True, False)
     assert list((await nobody.get("/root"))["indexes"]) == ["pypi"]
     assert list((await root.get("/root"))["indexes"]) == ["hidden", "pypi"]
+
+
+async def test_names_of_protected_files_are_shown_to_nobody_who_looks_on(
+    make_teepi: MakeTeepi, second: Upstream
+) -> None:
+    """Neither on the page for people nor in the status, where everybody looks."""
+    second.project("demo", {"secret_name-1.0.tar.gz": b"x"})
+    nobody, root, *_ = await people(make_teepi)
+    await root.put("/root/priv", {"type": "mirror", "mirror_url": second.index_url, "acl_read": "root"})
+    _, [link] = await page_of(root, "root/priv")
+    assert (await root.fetch(link)).body == b"x"
+    recent = nobody.teepi.server.metrics.recent
+    await until(lambda: bool(recent))
+    [ended] = recent
+    assert ended.name == "a file that not everybody may read"
+
+
+async def test_token_of_one_index_reads_what_that_is_made_of(make_teepi: MakeTeepi) -> None:
+    """Its pages link there; of other indexes it reads what everybody may."""
+    nobody, _, ann, _, _ = await protected(make_teepi)
+    await ann.put("/ann/top", {"bases": "ann/secret", "acl_read": "ann"})
+    await ann.put("/ann/other", {"acl_read": "ann"})
+    _, [file] = await page_of(ann, "ann/top")
+    made = await nobody.teepi.server.services.private.accounts.create_token(
+        "ann", index="ann/top", may_upload=False, may_read=True, description="", seconds=None
+    )
+    reader = nobody.using("__token__", made[0])
+    assert [(await reader.fetch(path)).status for path in (file, f"{file}.metadata")] == [200, 200]
+    assert (await page_of(reader, "ann/other"))[0] == 403
 
 
 async def test_protection_and_its_end_hold_at_once(make_teepi: MakeTeepi) -> None:

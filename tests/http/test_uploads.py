@@ -390,6 +390,23 @@ async def test_index_deleted_or_closed_while_an_upload_arrives_takes_nothing(own
         assert owner.left == ([] if method == "DELETE" else kept(ALPHA))
 
 
+async def test_credentials_that_end_while_an_upload_arrives_take_nothing(owner: Owner) -> None:
+    """Who asks is found out anew when all has come."""
+    body = form(fields_of(OTHER), OTHER.filename, OTHER.content)
+    await owner.ask("PUT", "/bob", {"password": "secret"})
+    await owner.put("root/dev", ALPHA)
+    await owner.ask("PATCH", "/root/dev", ["acl_upload=bob"])
+    head = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", "Content-Length": str(len(body))}
+    async with await RawClient.connect(owner.teepi.address) as client:
+        await client.send("POST", "/root/dev", {**basic("bob", "secret"), **head})
+        await client.send_bytes(body[:-30])
+        await until(lambda: any("incoming" in path for path in owner.left))
+        assert (await owner.ask("PATCH", "/bob", {"password": "another"})).status == 200
+        await client.send_bytes(body[-30:])
+        assert (await client.read_answer()).status == 401
+    assert owner.left == kept(ALPHA)
+
+
 async def test_client_that_leaves_within_its_upload_leaves_nothing(
     owner: Owner, caplog: pytest.LogCaptureFixture
 ) -> None:

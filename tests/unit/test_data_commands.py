@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import io
 import json
+import os
 import shutil
 import sqlite3
 import tarfile
@@ -239,6 +240,20 @@ def test_backup_never_overwrites_unless_told(root: Path, tmp_path: Path, capsys:
     assert target.read_bytes() == b"precious"
     assert run("backup", target, "--force", "--data-dir", root) == 0
     assert tarfile.is_tarfile(target)
+
+
+def test_backup_replaces_no_device_and_no_link_whatever_it_is_told(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``/dev/full`` once became a file."""
+    (tmp_path / "real").write_bytes(b"precious")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        assert run("backup", tmp_path / name, "--force", "--data-dir", root) == 2
+        assert "is no plain file" in capsys.readouterr().err
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("harm", [damage_byte, remove])

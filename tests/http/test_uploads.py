@@ -94,6 +94,7 @@ async def test_upload_again_to_a_volatile_index_overwrites(owner: Owner) -> None
     await owner.put("root/dev", ALPHA)
     assert owner.left == kept(ALPHA, OTHER)
     assert (await owner.upload("root/dev", ALPHA)).head.reason == "OK"
+    assert owner.teepi.server.metrics.requests["upload", "other", 2] >= 3
     overwritten, _ = (await owner.json("/root/dev/alpha/1.0"))["result"]["+links"][0]["log"]
     assert overwritten["count"] == 2
 

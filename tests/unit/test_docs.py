@@ -108,19 +108,12 @@ def test_page_for_devpi_users_names_commands_and_flags_that_there_are() -> None:
         command: click.Command = cli.teepi
         while isinstance(command, click.Group) and words and not words[0].startswith("-"):
             named.add(words[0])
-            if command is cli.teepi and words[0] in _PROMISED_COMMANDS - set(cli.COMMANDS):
-                break
             found = command.get_command(click.Context(command), words.pop(0))
             assert found is not None, line
             command = found
-        else:
-            flags = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
-            assert {word for word in words if word.startswith("-")} <= flags, line
+        flags = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
+        assert {word for word in words if word.startswith("-")} <= flags, line
     assert {"build", "import", "dir", "devpi", "serve", "service"} <= named
-
-
-_PROMISED_COMMANDS = {"user", "token", "data"}
-"""Of private indexes; they are checked as soon as they are there."""
 
 
 def test_containerfile_sets_only_settings_that_there_are() -> None:

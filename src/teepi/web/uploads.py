@@ -74,6 +74,7 @@ class UploadHandlers:
         kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
             return await self.push(request, index)
+        request[answers.KIND] = "upload"
         config = await self._stage(request, index, "submit to")
         incoming = await self._uploads.begin()
         try:

@@ -394,13 +394,17 @@ class Accounts:
 
 
 def _mirror(config: IndexConfig, *, is_stored: bool, is_trusted: bool) -> IndexSettings:
-    """Return how a mirror that a client made is fetched; only one that ``is_trusted`` may be in a private network."""
+    """Return how a mirror that a client made is fetched; only one that ``is_trusted`` may be in a private network.
+
+    Those of other users than root share nothing, even where all are trusted.
+    """
     expiry = config.values.get("mirror_cache_expiry")
     return IndexSettings(
         parse_upstream(config.values["mirror_url"]),
         page_ttl_seconds=None if expiry is None else float(expiry),
         is_trusted=is_trusted,
         is_bound=is_stored,
+        is_shared=config.user == ROOT,
     )
 
 

@@ -175,6 +175,7 @@ async def assemble(  # noqa: PLR0915 - one line for each service
         nonlocal served
         live.made(mirrors)
         connected.change(served, live.indexes)
+        pages.reread({name for name, index in served.items() if live.bound_to(name) != index.bound_to})
         served = live.indexes
         entries.clear()
 
@@ -278,7 +279,7 @@ async def assemble(  # noqa: PLR0915 - one line for each service
     )
 
     def start() -> None:
-        scope.start(maintenance.recover(store, stores.pages, catalog, limits, keeper), name="recovery")
+        scope.start(maintenance.recover(store, stores.pages, catalog, limits, keeper, live.bound_to), name="recovery")
         scope.start(keeper.run_forever(), name="keeping the cache below its limits")
         if settings.scrub:
             scope.start(scrub_forever(store, catalog), name="hashing cached files again")

@@ -246,14 +246,14 @@ class Files:
 
     def etag(self, record: FileRecord, upstream: str | None = None) -> str | None:
         """Return the strong ETag of a file: its sha256, else upstream's; with the generation after a mismatch."""
-        sha256 = record.key.sha256
+        sha256 = record.sha256
         value = f'"{sha256}"' if sha256 is not None else upstream
         generation = self._generation(record)
         return value if value is None or not generation else f'{value[:-1]}-{generation}"'
 
     def known_etag(self, record: FileRecord) -> str | None:
         """Return the ETag of a file as far as it is known without asking upstream."""
-        opened = None if record.key.sha256 is not None else self.look(record)
+        opened = None if record.sha256 is not None else self.look(record)
         if opened is None:
             return self.etag(record)
         try:
@@ -293,7 +293,7 @@ class Files:
 
         Raises :class:`Offline` and what upstream's answer to HEAD raises.
         """
-        if record.size is not None and record.key.sha256 is not None:
+        if record.size is not None and record.sha256 is not None:
             return FileFacts(record.size, self.etag(record), None, record.immutable)
         if self._live.offline:
             msg = f"teepi runs offline and {record.filename} is not in its cache."

@@ -75,6 +75,14 @@ class IndexSettings:
     """Whether the upstream itself may be at a private address: not when any user may have named it."""
     is_bound: bool = False
     """Whether pages that came from another upstream are not shown: clients say what the upstream is."""
+    is_shared: bool = True
+    """Whether a file that another index has, too, is fetched once for both: the upstream is believed to have what its
+    pages say."""
+
+    @property
+    def bound_to(self) -> str:
+        """What an index that shares no files has them from: its upstream without credentials; else empty."""
+        return "" if self.is_shared else hide_user_info(self.upstream)
 
     @property
     def mirrors(self) -> tuple[str, ...]:

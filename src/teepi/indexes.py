@@ -104,7 +104,7 @@ class Indexes:
         """Return the file ``filename`` whose sha256 begins with ``prefix`` (16 hex): devpi's ``+f``."""
 
         def on_page(page: ProjectPage, wanted: str) -> list[FileRecord]:
-            return [record for record in page.named(wanted) if (record.key.sha256 or "").startswith(prefix)]
+            return [record for record in page.named(wanted) if (record.sha256 or "").startswith(prefix)]
 
         async def find(wanted: str, reach: _Reach) -> FileRecord | None:
             async def rows() -> list[FileRecord]:
@@ -189,7 +189,7 @@ class Indexes:
     async def _noted(self, record: FileRecord) -> FileRecord:
         """Return what the catalogue knows of a file that a page links to, and see that it knows it."""
         row = await self._catalog.find(record.index, record.address)
-        if row is not None and replace(row, immutable=record.immutable) == record:
+        if row is not None and replace(row, immutable=record.immutable, bound_to=record.bound_to) == record:
             return row
         self._pages.note(record)
         return record
@@ -249,14 +249,21 @@ class Indexes:
         return record
 
     async def _find(self, wanted: str, find: _Find, reach: _Reach) -> FileRecord | None:
-        record = await find(wanted, reach)
+        """Find it; every record that is handed out comes through here."""
+        record = self._apart(await find(wanted, reach))
         if record is None and wanted.endswith(METADATA):
-            base = await find(wanted.removesuffix(METADATA), reach)
+            base = self._apart(await find(wanted.removesuffix(METADATA), reach))
             if base is not None and base.metadata:
                 return metadata_of(base)
             if base is not None and self._live.synthesize_metadata:
                 return self._core_metadata.record(base)
         return record
+
+    def _apart(self, record: FileRecord | None) -> FileRecord | None:
+        """Say in the record whether its index shares files: the catalogue does not, and settings change."""
+        if record is None or record.bound_to == (bound_to := self._live.bound_to(record.index)):
+            return record
+        return replace(record, bound_to=bound_to)
 
 
 def _only(path: str, records: Sequence[FileRecord]) -> FileRecord | None:

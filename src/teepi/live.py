@@ -47,6 +47,11 @@ class Live:
         configured = {name: self.settings.indexes[name] for name in self.settings.configured_indexes}
         self._indexes = MappingProxyType({**self.settings.indexes, **mirrors, **configured})
 
+    def bound_to(self, index: str) -> str:
+        """Return :attr:`IndexSettings.bound_to` of ``index``; one that was deleted meanwhile shares nothing."""
+        settings = self._indexes.get(index)
+        return "nothing" if settings is None else settings.bound_to
+
     def page_ttl_seconds(self, index: str) -> float:
         """So long a page of ``index`` is served without asking upstream."""
         own = self._indexes[index].page_ttl_seconds if index in self._indexes else None

@@ -15,7 +15,7 @@ from teepi.errors import TeepiError
 from teepi.simple_api import parse_page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from teepi.catalog import Catalog
     from teepi.eviction import Keeper
@@ -33,8 +33,19 @@ KEPT_UNTIL: Final = "kept_until"
 _MARK_SLACK_SECONDS: Final = 90.0  # a file may be committed before a mark and its row be written after it
 
 
-async def recover(store: Store, pages: PageStore, catalog: Catalog, limits: Limits, keeper: Keeper) -> None:
-    """Tidy up what a crash left, and rebuild the catalogue when it needs it."""
+async def recover(
+    store: Store,
+    pages: PageStore,
+    catalog: Catalog,
+    limits: Limits,
+    keeper: Keeper,
+    bound_to: Callable[[str], str],
+) -> None:
+    """Tidy up what a crash left, and rebuild the catalogue when it needs it.
+
+    ``bound_to`` says it of an index (:attr:`FileRecord.bound_to`): what the pages of a stranger's claim names no file
+    of another's.
+    """
     began = time.time()
     removed = await asyncio.to_thread(store.remove_old_partials, limits.partial_max_age_days)
     if removed:
@@ -43,9 +54,9 @@ async def recover(store: Store, pages: PageStore, catalog: Catalog, limits: Limi
     total = await reconcile(store, catalog, began)
     keeper.counted()
     if is_lost:
-        await rebuild(store, pages, catalog, total)
+        await rebuild(store, pages, catalog, total, bound_to)
     elif total:
-        await name(store, pages, catalog)
+        await name(store, pages, catalog, bound_to)
     keeper.named()
 
 
@@ -66,12 +77,12 @@ async def reconcile(store: Store, catalog: Catalog, before: float) -> int:
     return catalog.totals[0] - number
 
 
-async def rebuild(store: Store, pages: PageStore, catalog: Catalog, total: int) -> None:
+async def rebuild(store: Store, pages: PageStore, catalog: Catalog, total: int, bound_to: Callable[[str], str]) -> None:
     """Fill the catalogue from the stored pages and name its ``total`` files; requests are answered meanwhile."""
     stored_pages = pages.walk()
     count = 0
     while (page := await asyncio.to_thread(next, stored_pages, None)) is not None:
-        parsed = await asyncio.to_thread(_parsed, page)
+        parsed = await asyncio.to_thread(_parsed, page, bound_to)
         if parsed is not None:
             await catalog.remember([parsed.record(at) for at in parsed.odd])
         await catalog.name_files(await asyncio.to_thread(_names, store, parsed))
@@ -81,12 +92,12 @@ async def rebuild(store: Store, pages: PageStore, catalog: Catalog, total: int) 
         log.info("The catalogue was rebuilt from %d pages and %d files.", count, total)
 
 
-async def name(store: Store, pages: PageStore, catalog: Catalog) -> None:
+async def name(store: Store, pages: PageStore, catalog: Catalog, bound_to: Callable[[str], str]) -> None:
     """Find out from the stored pages what files without a name are called."""
     unnamed = {each.sha256 for each in await catalog.files() if not each.filename}
     stored_pages = pages.walk()
     while unnamed and (page := await asyncio.to_thread(next, stored_pages, None)) is not None:
-        parsed = await asyncio.to_thread(_parsed, page)
+        parsed = await asyncio.to_thread(_parsed, page, bound_to)
         names = await asyncio.to_thread(_names, store, parsed)
         found = {sha256: called for sha256, called in names if sha256 in unnamed}
         if found:
@@ -100,10 +111,15 @@ def _names(store: Store, page: ProjectPage | None) -> list[tuple[str, tuple[str,
     return [(sha256, (each.index, each.project, each.filename)) for sha256, each in found if sha256 is not None]
 
 
-def _parsed(page: StoredPage) -> ProjectPage | None:
+def _parsed(page: StoredPage, bound_to: Callable[[str], str]) -> ProjectPage | None:
     try:
         return parse_page(
-            page.body, content_type=page.content_type, url=page.url, index=page.index, project=page.project
+            page.body,
+            content_type=page.content_type,
+            url=page.url,
+            index=page.index,
+            project=page.project,
+            bound_to=bound_to(page.index),
         )
     except TeepiError as error:
         log.warning("The stored page of %s cannot be read: %s", page.project, error)

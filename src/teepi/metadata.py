@@ -111,7 +111,7 @@ class CoreMetadata:
         self._scope = scope
         self._limits = limits
         self._reading: SingleFlight[StoredMetadata] = SingleFlight(scope)
-        self._ranges: dict[Origin, _Ranges] = {}
+        self._ranges: dict[tuple[str, Origin], _Ranges] = {}
         self._learnt: dict[tuple[str, str], str | None] = {}
         self._telling: asyncio.Task[None] | None = None
         self._catalog_was_lost = catalog.needs_rebuild
@@ -295,7 +295,8 @@ class CoreMetadata:
 
     async def _out_of_ranges(self, wheel: FileRecord, keep: Keep) -> tuple[StoredMetadata, bool] | None:
         """Read core metadata out of the remote wheel; None when upstream's ranges do not lead to it."""
-        origin = origin_of(wheel.url)
+        # What a stranger's page says of another's wheels must not decide how those are read for others.
+        origin = (wheel.index if wheel.bound_to else "", origin_of(wheel.url))
         ranges = self._ranges.setdefault(origin, _Ranges(self._limits))
         if ranges.are_vain:
             return None

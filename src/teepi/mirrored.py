@@ -86,7 +86,7 @@ class Mirrored:
             try:
                 await self._read(opened, record.filename, lambda data: self._uploads.write(incoming, data))
                 claims = {"pyversion": interpreters_of_filename(record.filename)}
-                if (sha256 := record.key.sha256) is not None:
+                if (sha256 := record.sha256) is not None:
                     claims["sha256_digest"] = sha256
                 kept = await self._uploads.file(asker, target, record.filename, incoming, claims, pushed_from=source)
             finally:

@@ -55,23 +55,27 @@ class FileKey(msgspec.Struct, frozen=True, gc=False):
     """What single-flight, partial, lock and generation hang on.
 
     ``sha256:<hex>`` where the page gives it, so that all aliases and indexes share one fetch; else
-    ``url:<hex>`` over index, raw URL and any weaker digest, so that a page that changes gives a new key.
+    ``url:<hex>`` over index, raw URL and any weaker digest, so that a page that changes gives a new key. So it is,
+    too, for a file of an index that shares nothing, whatever digest its page gives: anybody can claim one.
     """
 
     value: str
 
     @staticmethod
-    def of(index: str, url: str, digest: Digest | None) -> FileKey:
-        """Return the key of the file at ``url`` (raw, absolute) of ``index`` with the digest that decides."""
-        if digest is not None and digest.algorithm == "sha256":
+    def of(index: str, url: str, digest: Digest | None, *, bound_to: str = "") -> FileKey:
+        """Return the key of the file at ``url`` (raw, absolute) of ``index`` with the digest that decides.
+
+        With ``bound_to`` no other index has it, nor one that had the name with another upstream.
+        """
+        if digest is not None and digest.algorithm == "sha256" and not bound_to:
             return FileKey(f"sha256:{digest.hex}")
         weaker = f"{digest.algorithm}={digest.hex}" if digest is not None else ""
-        seed = f"{index}\n{url}\n{weaker}"
+        seed = f"{index}\n{url}\n{weaker}" + (f"\n{bound_to}" if bound_to else "")
         return FileKey("url:" + hashlib.sha256(seed.encode("utf-8", "surrogateescape")).hexdigest())
 
     @property
     def sha256(self) -> str | None:
-        """The content's sha256 in hex when the key carries it."""
+        """The content's sha256 in hex when the key carries it: when that alone leads to the bytes."""
         kind, _, value = self.value.partition(":")
         return value if kind == "sha256" else None
 
@@ -103,8 +107,16 @@ class FileRecord(msgspec.Struct, frozen=True, gc=False):
     """Upstream itself called this file ``immutable`` (RFC 8246)."""
     wheel: FileRecord | None = None
     """Of core metadata that upstream does not have: the wheel out of which it is read."""
+    bound_to: str = ""
+    """Where nothing of it is shared with other indexes: the upstream, which any user may have named. It is said by who
+    hands the record out, and not stored."""
 
     @property
     def key(self) -> FileKey:
         """The :class:`FileKey` that this record resolves to."""
-        return FileKey.of(self.index, self.url, self.digest)
+        return FileKey.of(self.index, self.url, self.digest, bound_to=self.bound_to)
+
+    @property
+    def sha256(self) -> str | None:
+        """What the page says of the content, in hex; bytes that are found by :attr:`key` have it."""
+        return self.digest.hex if self.digest is not None and self.digest.algorithm == "sha256" else None

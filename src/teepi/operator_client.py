@@ -105,8 +105,10 @@ async def _events(session: ClientSession, url: str, arguments: Mapping[str, Any]
 async def _direct(stack: AsyncExitStack, settings: Settings) -> Call:
     """Work on the cache in this process, alone."""
     from teepi.catalog import Catalog  # noqa: PLC0415 - not needed where a server runs
+    from teepi.directory import ROOT  # noqa: PLC0415
     from teepi.eviction import Keeper  # noqa: PLC0415
     from teepi.limits import Limits  # noqa: PLC0415
+    from teepi.live import Live  # noqa: PLC0415
     from teepi.maintenance import recover  # noqa: PLC0415
     from teepi.metrics import Metrics  # noqa: PLC0415
     from teepi.operations import Operations  # noqa: PLC0415
@@ -131,7 +133,12 @@ async def _direct(stack: AsyncExitStack, settings: Settings) -> Call:
     stores = DocumentStores.of(store)
     keeper = Keeper(store, catalog, stores, scope, Metrics())
     await keeper.begin(settings.max_size_bytes, settings.min_free_bytes)
-    await recover(store, stores.pages, catalog, Limits(), keeper)
+    live = Live(settings)
+    # What clients have made stands in the data directory, which is not looked into here.
+    await recover(
+        *(store, stores.pages, catalog, Limits(), keeper),
+        lambda index: "" if index.startswith(f"{ROOT}/") else live.bound_to(index),
+    )
     return _own(Operations(store, catalog, keeper, stores))
 
 

@@ -213,6 +213,7 @@ class Pages:
                 url=stored.url,
                 index=stored.index,
                 project=stored.project,
+                bound_to=self._live.bound_to(stored.index),
             )
             kept = set(page.addresses) if old is not None else ()
             dropped = (
@@ -326,6 +327,11 @@ class Pages:
             return -math.inf
         confirmed = page.confirmed_at + self._live.page_ttl_seconds(page.stored.index)
         return min(math.inf if self._live.offline else confirmed, page.look_again_at)
+
+    def reread(self, indexes: Collection[str]) -> None:
+        """Let go of the pages of ``indexes`` in memory: whether these share files has changed, and records say it."""
+        for page in [page for page in self.memory if page.stored.index in indexes]:
+            self.memory.forget(page.key)
 
     def forget(self, index: str, project: str) -> None:
         """Let go of a page whose stored copy was deleted."""

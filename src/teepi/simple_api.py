@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urljoin
@@ -67,6 +67,8 @@ class ProjectPage:
     """For each of ``document["files"]`` its :attr:`FileRecord.address`."""
     links: Sequence[str]
     """For each file its encoded path below the index's base."""
+    bound_to: str = ""
+    """What its records say: see :attr:`FileRecord.bound_to`."""
 
     @cached_property
     def files(self) -> tuple[FileRecord, ...]:
@@ -92,6 +94,7 @@ class ProjectPage:
             _digest(file["hashes"]),
             _size(file),
             (_digest(metadata) or True) if isinstance(metadata, dict) else metadata is True,
+            bound_to=self.bound_to,
         )
 
     def named(self, filename: str) -> list[FileRecord]:
@@ -120,12 +123,15 @@ class ProjectPage:
         addresses, links = list(self.addresses), list(self.links)
         for at in places:
             addresses[at], links[at] = _hashed_address(self.record(at))
-        return ProjectPage(self.index, self.project, self.document, addresses, links)
+        return replace(self, addresses=addresses, links=links)
 
 
-def parse_page(body: bytes, *, content_type: str, url: str, index: str, project: str) -> ProjectPage:
+def parse_page(
+    body: bytes, *, content_type: str, url: str, index: str, project: str, bound_to: str = ""
+) -> ProjectPage:
     """Read an upstream's page of ``project``, normalised, that came from ``url`` for the index ``user/name``.
 
+    ``bound_to`` is what the records of its files will say.
     JSON or HTML is told by the first byte, else by ``content_type``. A single file that is malformed is dropped.
     Raises :class:`BadPage` when the whole cannot be an index page of version 1 of the API.
     """
@@ -150,7 +156,7 @@ def parse_page(body: bytes, *, content_type: str, url: str, index: str, project:
         if minor >= 1:
             _complete_for_1_1(document)
     document.setdefault("name", project)
-    return _without_collisions(ProjectPage(index, project, document, *places))
+    return _without_collisions(ProjectPage(index, project, document, *places, bound_to))
 
 
 def other_addresses(record: FileRecord) -> set[str]:
@@ -172,7 +178,7 @@ def with_core_metadata(page: ProjectPage, known: Mapping[str, str]) -> ProjectPa
             sha256 = known.get(page.record(at).key.value) if known else None
             if sha256 != "":
                 files[at] = {**file, "core-metadata": True if sha256 is None else {"sha256": sha256}}
-    return ProjectPage(page.index, page.project, {**page.document, "files": files}, page.addresses, page.links)
+    return replace(page, document={**page.document, "files": files})
 
 
 def render(page: ProjectPage, form: PageFormat, base: str) -> bytes:

@@ -279,7 +279,8 @@ class Catalog(FileTable):
     def _merge(self, connection: sqlite3.Connection, records: Iterable[FileRecord]) -> list[FileRecord]:
         """Return what is now known at the addresses of ``records``."""
         merged = []
-        for record in records:
+        for each in records:
+            record = replace(each, bound_to="") if each.bound_to else each  # who hands it out says that
             old = self._known(record.index, record.address)
             new = record if old is None else tables.merged(old, record)
             if new != old:

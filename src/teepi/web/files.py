@@ -60,7 +60,7 @@ class FileHandlers:
         """Answer devpi's ``/{user}/{index}/+f/{3}/{13}/{file}``: the URL carries the digest."""
         self._begin(request, filename)
         record = await self._indexes.file_by_digest(self._indexes.require(index), prefix.replace("/", ""), filename)
-        return await self._answer(request, record, immutable=record.key.sha256 is not None)
+        return await self._answer(request, record, immutable=record.sha256 is not None)
 
     async def by_path(self, request: BaseRequest, path: str) -> web.StreamResponse:
         """``/packages/{path}``: the one known URL of the default index with that path."""

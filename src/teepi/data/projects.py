@@ -128,6 +128,7 @@ _FILE_COLUMNS: Final = (
     "metadata_sha256, uploaded_at, uploaded_by, attestations, log"
 )
 _FILE: Final = f"SELECT id, {_FILE_COLUMNS} FROM files"
+_FILE_WITHOUT_LOG: Final = f"SELECT id, {_FILE_COLUMNS.removesuffix('log')}NULL FROM files"
 _DOCS: Final = "SELECT index_name, project, version_key, sha256, size, uploaded_at, uploaded_by FROM docs"
 
 
@@ -142,7 +143,8 @@ def _version(row: tuple[Any, ...]) -> StoredVersion:
 
 def _file(row: tuple[Any, ...]) -> StoredFile:
     values: dict[str, Any] = dict(zip(_FILE_FIELDS, row, strict=True))
-    return StoredFile(**{**values, "log": json.loads(values["log"])})
+    log = values["log"]
+    return StoredFile(**{**values, "log": [] if log is None else json.loads(log)})
 
 
 # Looking up -----------------------------------------------------------------------------------------
@@ -182,6 +184,15 @@ def versions(
     return [_version(row) for row in rows]
 
 
+def spellings(connection: sqlite3.Connection, index: str, project: str) -> dict[str, str]:
+    """Return by key how the versions of a project are spelt; nothing of their metadata is read."""
+    return dict(
+        connection.execute(
+            "SELECT version_key, version FROM versions WHERE index_name = ? AND project = ?", (index, project)
+        )
+    )
+
+
 def summaries(connection: sqlite3.Connection, index: str | None, project: str | None) -> list[Summary]:
     """Return all versions in a word, or those of one project."""
     rows = connection.execute(
@@ -204,12 +215,15 @@ def registered(connection: sqlite3.Connection, index: str, names: Sequence[str])
     return [Registered(*row) for row in rows]
 
 
-def files(connection: sqlite3.Connection, index: str, project: str, version_key: str | None = None) -> list[StoredFile]:
-    """Return the files of a project, or of one version, in the order of their names."""
+def files(
+    connection: sqlite3.Connection, index: str, project: str, version_key: str | None = None, *, with_log: bool = True
+) -> list[StoredFile]:
+    """Return the files of a project, or of one version, in the order of their names; ``with_log`` what befell them."""
+    file = _FILE if with_log else _FILE_WITHOUT_LOG
     return [
         _file(row)
         for row in connection.execute(
-            f"{_FILE} WHERE index_name = ? AND project = ? AND (?3 IS NULL OR version_key = ?3) ORDER BY filename",
+            f"{file} WHERE index_name = ? AND project = ? AND (?3 IS NULL OR version_key = ?3) ORDER BY filename",
             (index, project, version_key),
         )
     ]
@@ -244,15 +258,24 @@ def docs(connection: sqlite3.Connection, index: str, project: str) -> list[Store
     return [StoredDocs(*row) for row in rows]
 
 
-def results(
-    connection: sqlite3.Connection, file_ids: Sequence[int], *, with_content: bool = True
-) -> list[StoredResult]:
+def results(connection: sqlite3.Connection, file_ids: Sequence[int]) -> list[StoredResult]:
     """Return what test runs said of files, oldest first; each content may have megabytes."""
-    content = "content" if with_content else "''"
     rows = connection.execute(
-        f"SELECT id, file_id, posted_at, posted_by, {content} FROM results "
+        "SELECT id, file_id, posted_at, posted_by, content FROM results "
         f"WHERE file_id IN ({_marks(file_ids)}) ORDER BY id",
         tuple(file_ids),
+    )
+    return [StoredResult(*row) for row in rows]
+
+
+def results_of(
+    connection: sqlite3.Connection, index: str, project: str, version_key: str | None = None
+) -> list[StoredResult]:
+    """Return the test runs of a project, or of one version, oldest first; without what they said."""
+    rows = connection.execute(
+        "SELECT id, file_id, posted_at, posted_by, '' FROM results WHERE file_id IN "
+        "(SELECT id FROM files WHERE index_name = ? AND project = ? AND (?3 IS NULL OR version_key = ?3)) ORDER BY id",
+        (index, project, version_key),
     )
     return [StoredResult(*row) for row in rows]
 

@@ -2,7 +2,7 @@
 
 Stages merge, the first that has a file of a name wins. A name in any stage hides the mirrors below, unless it is on
 the stages' whitelist; among mirrors the first that has the project owns it. A base that fails is an error and never a
-reason to look at the next. Nothing is kept: what was uploaded is shown at once.
+reason to look at the next. Nothing is kept here: what was uploaded is shown at once.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ class StagePage:
     """Else what is shown; its links begin at the root of this server."""
     added: tuple[str, Page] | None = None
     """Index and page of the mirror, when it adds to what stages have."""
+    is_settled: bool = False
+    """Whether no mirror has a say in it: it stays as long as :meth:`Stages.mark` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,13 @@ class Stages:
         document = merged(documents)
         links = [file["url"] for file in document["files"]]
         added = None if found is None else (found[0], found[1])
-        return StagePage(freshness, None, ProjectPage(index, project, document, links, links), added)
+        content = ProjectPage(index, project, document, links, links)
+        return StagePage(freshness, None, content, added, is_settled=not self._asked(index, project, is_owned=True))
+
+    async def mark(self) -> tuple[object, ...]:
+        """Return what stays equal as long as nothing has changed in any private index."""
+        directory = self._accounts.directory
+        return directory, await self._archive.database.read(projects.state)
 
     async def of_mirrors(
         self, index: str, project: str, *, is_owned: bool, newer_than: float | None = None
@@ -136,14 +144,17 @@ class Stages:
 
         None when no mirror has it or may add to it. Raises what the first mirror raises.
         """
-        stages, mirrors = self.below(index)
-        for mirror in mirrors if not is_owned or _is_whitelisted(stages, project) else ():
+        for mirror in self._asked(index, project, is_owned=is_owned):
             try:
                 page, freshness = await self._indexes.page(mirror, project, newer_than=newer_than)
             except NotFound:
                 continue
             return mirror, page, freshness
         return None
+
+    def _asked(self, index: str, project: str, *, is_owned: bool) -> Sequence[str]:
+        stages, mirrors = self.below(index)
+        return mirrors if not is_owned or _is_whitelisted(stages, project) else ()
 
     async def _rooted(self, mirror: str, page: Page) -> dict[str, Any]:
         """Return what the page of a mirror says, with links from the root of this server."""

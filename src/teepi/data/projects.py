@@ -6,7 +6,7 @@ Functions on a connection, inside the caller's transaction. A project is there a
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -121,7 +121,6 @@ class Registered:
     registered_by: str
 
 
-_FILE_FIELDS: Final = tuple(field.name for field in fields(StoredFile))
 _VERSION: Final = "SELECT index_name, project, version_key, version, fields, registered_at, registered_by FROM versions"
 _FILE_COLUMNS: Final = (
     "index_name, project, version_key, filename, sha256, size, md5, blake2b, filetype, pyversion, requires_python, "
@@ -142,12 +141,18 @@ def _version(row: tuple[Any, ...]) -> StoredVersion:
 
 
 def _file(row: tuple[Any, ...]) -> StoredFile:
-    values: dict[str, Any] = dict(zip(_FILE_FIELDS, row, strict=True))
-    log = values["log"]
-    return StoredFile(**{**values, "log": [] if log is None else json.loads(log)})
+    *values, log = row  # in the order of the fields
+    values.append([] if log is None else json.loads(log))
+    return StoredFile(*values)
 
 
 # Looking up -----------------------------------------------------------------------------------------
+
+
+def state(connection: sqlite3.Connection) -> int:
+    """Return a number that is another one after each change, whatever it was of; for this connection alone."""
+    [number] = connection.execute("PRAGMA data_version").fetchone()
+    return int(number)
 
 
 def project_names(connection: sqlite3.Connection, indexes: Sequence[str]) -> dict[str, list[str]]:

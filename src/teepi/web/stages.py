@@ -18,7 +18,8 @@ from teepi.codings import choose_coding
 from teepi.errors import NotFound
 from teepi.files import Outcome
 from teepi.http_semantics import if_none_match, index_prefix, query_names, wants_fresh
-from teepi.page_memory import Variant
+from teepi.page_memory import MarkedVariants, Variant
+from teepi.pages import Freshness
 from teepi.stages import METADATA, PROVENANCE, has_provenance, provenance, render_page
 from teepi.tasks import in_thread
 from teepi.versions import version_key
@@ -63,6 +64,7 @@ class StageHandlers:
         self._senders = senders
         self._outside = outside
         self._refresh_seconds = refresh_seconds
+        self._finished = MarkedVariants()
 
     def is_stage(self, index: str) -> bool:
         """Whether ``index`` is a private one."""
@@ -78,9 +80,13 @@ class StageHandlers:
             query = request.raw_path.partition("?")[2]
             return answers.redirect(f"../{project}/" if slash else f"{project}/", query)
         form = answers.negotiate(request)
-        found = await self._page(request, index, project)
         root = index_prefix(request.raw_path.partition("?")[0])
         coding = choose_coding(answers.header(request, "Accept-Encoding"))
+        mark, key = await self._stages.mark(), (index, project, form, root, coding)
+        kept = self._finished.get(key, mark)
+        if kept is not None:
+            return answers.page(request, kept, form, Freshness.HIT.value)
+        found = await self._page(request, index, project)
         if found.mirror is not None:
             mirror, page = found.mirror
             variant = await self._pages.variant(page, form, f"{root}{quote(mirror)}/", coding)
@@ -96,6 +102,8 @@ class StageHandlers:
         response = answers.page(request, variant, form, found.freshness.value)
         if has_provenance(content):
             response.headers["Vary"] = f"{answers.VARY}, Host, {answers.OUTSIDE_URL}"
+        elif found.is_settled:  # pages with provenance are another one under each name of this server
+            self._finished.put(key, mark, variant)
         return response
 
     async def _page(self, request: BaseRequest, index: str, project: str) -> StagePage:

@@ -30,7 +30,7 @@ _CHUNK: Final = 256 << 10
 _OK: Final = 200
 _CREATED: Final = 201
 _UNAUTHORIZED: Final = 401
-_FORBIDDEN: Final = 403
+_CLOSED: Final = {_UNAUTHORIZED, 403}
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 
@@ -86,6 +86,13 @@ class IndexClient:
             raise Refused(
                 f"There is no index {index} at {self._server}; make it with 'devpi index -c {index}'.", status
             )
+        if status in _CLOSED:
+            why = (
+                "set DEVPI_PASSWORD, or use --password-stdin"
+                if self._account is None
+                else f"not for the user {self._account.user!r} with this password"
+            )
+            raise Refused(f"The index {index} is not for everybody: {why}.", status)
         about = body.get("result") if status == _OK else None
         if not isinstance(about, dict) or "login" not in about:
             raise Refused(
@@ -103,7 +110,7 @@ class IndexClient:
     async def may_read(self, index: str) -> bool:
         """Whether pages of ``index`` are shown to the account, or to nobody in particular. Raises :class:`Refused`."""
         async with self._asking("GET", f"{index}/+simple/-/") as answer:
-            return answer.status not in {_UNAUTHORIZED, _FORBIDDEN}
+            return answer.status not in _CLOSED
 
     async def own_files(self, index: str, project: str) -> list[OwnFile]:
         """Return the files of ``project`` that lie in ``index`` itself. Raises :class:`Refused`."""

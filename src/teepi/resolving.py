@@ -163,25 +163,20 @@ def with_login(there: ServedIndex, user: str, password: str) -> Iterator[ServedI
         path.touch(mode=0o600)
         said = (urlsplit(there.base).hostname or "", user, password)
         host, user, password = ('"{}"'.format(re.sub(r'(["\\])', r"\\\1", each)) for each in said)
-        others = _own_netrc()[1]  # the last one of a host counts
+        others = _own_netrc()  # the last one of a host counts
         path.write_text(f"{others}\n\nmachine {host} login {user} password {password}\n", encoding="utf-8")
         yield replace(there, netrc=path)
 
 
-def has_login(there: ServedIndex) -> bool:
-    """Whether pip finds a login for the host of the index by itself."""
-    hosts = _own_netrc()[0]
-    return (urlsplit(there.base).hostname or "") in hosts or "default" in hosts
-
-
-def _own_netrc() -> tuple[Container[str], str]:
-    """Return the hosts in the user's own netrc file, and the file; nothing of one that cannot be read."""
+def _own_netrc() -> str:
+    """Return the user's own netrc file; nothing of one that cannot be read."""
     named = os.environ.get("NETRC")
     path = Path(named) if named else Path(os.path.expanduser("~/.netrc"))  # noqa: PTH111 - without a home no error
     try:
-        return netrc.netrc(path).hosts, path.read_text(encoding="utf-8")
+        netrc.netrc(path)
+        return path.read_text(encoding="utf-8")
     except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
-        return (), ""
+        return ""
 
 
 def pip_line(interpreter: str | None, *words: str) -> list[str]:

@@ -143,9 +143,11 @@ async def test_build_through_an_index_that_is_not_for_everybody_lets_pip_log_in(
     assert [upload.filename for upload in stage.uploads] == ["needy-1.0-py3-none-any.whl"]
     assert not os.listdir(tmp_path)  # noqa: PTH208
     monkeypatch.delenv("DEVPI_PASSWORD")
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     assert await run(*line, "--dry-run") == 2
-    assert "The index admin/dev is not for everybody; set DEVPI_PASSWORD" in capsys.readouterr().err
+    assert "The index admin/dev is not for everybody: set DEVPI_PASSWORD, or" in capsys.readouterr().err
+    monkeypatch.setenv("DEVPI_PASSWORD", "wr0ng")
+    assert await run(*line) == 2
+    assert "is not for everybody: not for the user 'admin' with this password." in capsys.readouterr().err
 
 
 async def test_files_with_epochs_and_local_versions_are_sent_under_their_names(

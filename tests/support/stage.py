@@ -82,6 +82,7 @@ class Stage:
         index = self._index(request)
         if index not in self.indexes:
             return web.json_response({"message": f"The stage {index} could not be found."}, status=404)
+        self._require_read(request)
         user = self._user(request)
         status = ["noauth", "", []] if user is None else ["ok", user, []]
         about: dict[str, Any] = {"login": str(request.url.with_path("/+login")), "authstatus": status}

@@ -129,17 +129,7 @@ class _Job:
             await client.check(self._index, for_upload=for_upload)
             if self._through != self._index:
                 await client.check(self._through, for_upload=False)
-            may_read = await client.may_read(self._through)
-        if self._account is None:
-            from teepi.resolving import has_login  # noqa: PLC0415
-
-            if not may_read and not has_login(self._source):
-                raise BadInput(
-                    f"The index {self._through} is not for everybody; set {PASSWORD}, or use --password-stdin."
-                )
-        elif not may_read:
-            raise BadInput(f"The user {self._account.user!r} may not read the index {self._through}.")
-        else:
+        if self._account is not None:
             async with connect(self._server.url, self._server.certificate, None, 1) as anybody:
                 self._needs_login = not await anybody.may_read(self._through)
 

@@ -1,7 +1,7 @@
 """Makes wheels for what has none and puts them into an index: what ``teepi build`` does, printing aside.
 
 What has to be built is decided by :func:`decide`, from names alone. Builds run in pip's own isolation, by the
-interpreter they are for, and see nothing of the password.
+interpreter they are for, and have the password in no variable.
 """
 
 from __future__ import annotations

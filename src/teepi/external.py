@@ -181,7 +181,8 @@ class _Upload:
         self, fields: Mapping[str, Any], content: StoredFile | StoredDocs | None = None, filename: str = ""
     ) -> tuple[int, str]:
         """Send a form, with a file or without; return the status, and what is said of a refusal."""
-        form = aiohttp.FormData(default_to_multipart=True)
+        # Else "!" and "+" in names come as "%21" and "%2B"; quotes and control characters were refused at upload.
+        form = aiohttp.FormData(default_to_multipart=True, quote_fields=False)
         for name, value in _pairs({"protocol_version": "1", **fields}):
             form.add_field(name, value)
         if content is None:

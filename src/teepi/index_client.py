@@ -30,6 +30,7 @@ _CHUNK: Final = 256 << 10
 _OK: Final = 200
 _CREATED: Final = 201
 _UNAUTHORIZED: Final = 401
+_CLOSED: Final = {_UNAUTHORIZED, 403}
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 
@@ -85,6 +86,13 @@ class IndexClient:
             raise Refused(
                 f"There is no index {index} at {self._server}; make it with 'devpi index -c {index}'.", status
             )
+        if status in _CLOSED:
+            why = (
+                "set DEVPI_PASSWORD, or use --password-stdin"
+                if self._account is None
+                else f"not for the user {self._account.user!r} with this password"
+            )
+            raise Refused(f"The index {index} is not for everybody: {why}.", status)
         about = body.get("result") if status == _OK else None
         if not isinstance(about, dict) or "login" not in about:
             raise Refused(
@@ -98,6 +106,11 @@ class IndexClient:
             raise Refused(f"The index {index} is a mirror, to which nothing can be uploaded; name another.", status)
         if self._account is not None and [*about.get("authstatus", ()), ""][0] != "ok":
             raise Refused(f"{self._server} does not accept the password of the user {self._account.user!r}.", status)
+
+    async def may_read(self, index: str) -> bool:
+        """Whether pages of ``index`` are shown to the account, or to nobody in particular. Raises :class:`Refused`."""
+        async with self._asking("GET", f"{index}/+simple/-/") as answer:
+            return answer.status not in _CLOSED
 
     async def own_files(self, index: str, project: str) -> list[OwnFile]:
         """Return the files of ``project`` that lie in ``index`` itself. Raises :class:`Refused`."""
@@ -118,7 +131,9 @@ class IndexClient:
 
     async def upload(self, index: str, fields: Iterable[tuple[str, str]], path: Path, filename: str) -> bool:
         """Send a file; return False when the server had the very same. Raises :class:`Refused`."""
-        form = aiohttp.FormData(default_to_multipart=True)
+        if not filename.isprintable() or '"' in filename or "\\" in filename:
+            raise Refused(f"{filename!a} is no file name of a distribution")  # nor may it end its header
+        form = aiohttp.FormData(default_to_multipart=True, quote_fields=False)  # else "!" and "+" come as "%21", "%2B"
         for name, value in fields:
             form.add_field(name, value)
         file = await asyncio.to_thread(path.open, "rb")

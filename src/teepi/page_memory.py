@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from teepi.codings import Coding, encode, worth_encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Hashable, Iterator, Mapping
 
     from teepi.hot_entries import HotEntries
     from teepi.http_semantics import PageFormat
@@ -27,6 +27,8 @@ PARSED_BYTES: Final = 48 << 20
 VARIANT_BYTES: Final = 64 << 20
 """Of finished pages: some two thousand projects of two hundred files each, compressed."""
 _BYTES_PER_FILE: Final = 1500  # of a parsed page, beside the body itself
+_MARKED_BYTES: Final = 32 << 20  # of finished pages of private indexes
+_BYTES_PER_MARKED: Final = 500  # beside its body
 _VARIANTS_KEPT: Final = 16  # per page; a path of many empty segments asks for another one each time
 
 _Key = tuple[str, str]
@@ -194,3 +196,34 @@ class PageMemory:
         del self._parsed[page.key]
         self.parsed_bytes -= page.parsed_bytes
         page.parsed, page.stored = None, replace(page.stored, body=b"")
+
+
+class MarkedVariants:
+    """Finished pages that are good while what they were made of has the same mark: those used last."""
+
+    def __init__(self, most_bytes: int = _MARKED_BYTES) -> None:
+        """Keep up to ``most_bytes``."""
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[Hashable, tuple[object, Variant]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: Hashable, mark: object) -> Variant | None:
+        """Return the page if it was made under ``mark``."""
+        found = self._kept.get(key)
+        if found is None or found[0] != mark:
+            return None
+        self._kept.move_to_end(key)
+        return found[1]
+
+    def put(self, key: Hashable, mark: object, variant: Variant) -> None:
+        """Keep a page; ``mark`` is from before it was made."""
+        self._drop(key)
+        self._kept[key] = mark, variant
+        self._bytes += _BYTES_PER_MARKED + len(variant.body)
+        while self._bytes > self._most_bytes:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: Hashable) -> None:
+        found = self._kept.pop(key, None)
+        if found is not None:
+            self._bytes -= _BYTES_PER_MARKED + len(found[1].body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -10,7 +11,7 @@ from teepi.filenames import version_of_filename
 from teepi.versions import rank, version_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from teepi.simple_api import ProjectPage
     from teepi.stages import Release
@@ -30,6 +31,12 @@ def projects_versions(releases: Sequence[Release], base: str) -> dict[str, dict[
         else:
             found[key] = (release.version.version, data)
     return dict(found.values())
+
+
+def encoded(versions: Mapping[str, dict[str, Any]]) -> bytes:
+    """Return versions as JSON, made one by one: a call for all would hold up every other thread until it is through."""
+    pieces = (f"{json.dumps(version)}: {json.dumps(data)}" for version, data in versions.items())
+    return "{{{}}}".format(", ".join(pieces)).encode()
 
 
 def version_data(release: Release, base: str) -> dict[str, Any]:
@@ -74,15 +81,21 @@ def _entry(what: str, who: str, when: float, index: str) -> dict[str, Any]:
     return {"what": what, "who": who, "when": list(time.gmtime(when)[:6]), "dst": index}
 
 
-def mirrored_versions(content: ProjectPage, base: str) -> dict[str, dict[str, Any]]:
-    """Return ``versiondata`` by version, newest first, of what a page links to; ``base`` leads to its index."""
+def mirrored_versions(content: ProjectPage, base: str, key: str | None = None) -> dict[str, dict[str, Any]]:
+    """Return ``versiondata`` by version, newest first, of what a page links to; ``base`` leads to its index.
+
+    ``key`` is that of the one version that is wanted.
+    """
     found: dict[str, dict[str, Any]] = {}
     spelt: dict[str, str] = {}
     for file, link in zip(content.document["files"], content.links, strict=True):
         parsed = version_of_filename(file["filename"])
         if parsed is None:
             continue
-        version = spelt.setdefault(version_key(str(parsed)), str(parsed))
+        own_key = version_key(str(parsed))
+        if key is not None and own_key != key:
+            continue
+        version = spelt.setdefault(own_key, str(parsed))
         data = found.setdefault(version, {"name": content.document.get("name", content.project), "version": version})
         if requires := file.get("requires-python"):
             data.setdefault("requires_python", requires)

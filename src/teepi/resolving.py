@@ -6,12 +6,14 @@ Nothing here runs beside an event loop that serves anybody.
 from __future__ import annotations
 
 import codecs
+import contextlib
+import netrc
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -22,7 +24,7 @@ from teepi.origins import hide_user_info_in
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
     from teepi.wanted import Wanted
 
@@ -43,6 +45,8 @@ class ServedIndex:
     """Its URL, ``/`` at its end."""
     certificate: Path | None
     """The teepi's own, where it is known."""
+    netrc: Path | None = None
+    """A file with the login that pip needs there, see :func:`with_login`."""
 
     @property
     def is_trusted(self) -> bool:
@@ -144,7 +148,35 @@ def pip_environment(there: ServedIndex, secrets: Container[str] = ()) -> dict[st
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_NO_INPUT": "1",
         "PIP_NO_CACHE_DIR": "1",
+        **({} if there.netrc is None else {"NETRC": str(there.netrc)}),
     }
+
+
+@contextlib.contextmanager
+def with_login(there: ServedIndex, user: str, password: str) -> Iterator[ServedIndex]:
+    """Give the index with a login for pip: in a file that only we may read, as long as this lasts.
+
+    In a URL pip would show it in the arguments of what it starts. A build can read the file, as it can ``~/.netrc``.
+    """
+    with tempfile.TemporaryDirectory(prefix="teepi-login-") as directory:
+        path = Path(directory, "netrc")
+        path.touch(mode=0o600)
+        said = (urlsplit(there.base).hostname or "", user, password)
+        host, user, password = ('"{}"'.format(re.sub(r'(["\\])', r"\\\1", each)) for each in said)
+        others = _own_netrc()  # the last one of a host counts
+        path.write_text(f"{others}\n\nmachine {host} login {user} password {password}\n", encoding="utf-8")
+        yield replace(there, netrc=path)
+
+
+def _own_netrc() -> str:
+    """Return the user's own netrc file; nothing of one that cannot be read."""
+    named = os.environ.get("NETRC")
+    path = Path(named) if named else Path(os.path.expanduser("~/.netrc"))  # noqa: PTH111 - without a home no error
+    try:
+        netrc.netrc(path)
+        return path.read_text(encoding="utf-8")
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
+        return ""
 
 
 def pip_line(interpreter: str | None, *words: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 Stages merge, the first that has a file of a name wins. A name in any stage hides the mirrors below, unless it is on
 the stages' whitelist; among mirrors the first that has the project owns it. A base that fails is an error and never a
-reason to look at the next. Nothing is kept: what was uploaded is shown at once.
+reason to look at the next. Nothing is kept here: what was uploaded is shown at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from teepi.versions import rank, version_key
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from teepi.accounts import Accounts
     from teepi.data import Archive, StoredDocs, StoredResult, StoredVersion, Summary
@@ -53,6 +53,8 @@ class StagePage:
     """Else what is shown; its links begin at the root of this server."""
     added: tuple[str, Page] | None = None
     """Index and page of the mirror, when it adds to what stages have."""
+    is_settled: bool = False
+    """Whether no mirror has a say in it: it stays as long as :meth:`Stages.mark` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,29 +110,27 @@ class Stages:
 
         Raises :class:`NotFound` when no index that it is made of has it, and what the first mirror raises.
         """
-        stages, mirrors = self.below(index)
-        names = [stage.name for stage in stages]
+        names = [stage.name for stage in self.below(index)[0]]
 
-        def read(connection: sqlite3.Connection) -> dict[str, tuple[list[StoredVersion], list[StoredFile]]]:
+        def read(connection: sqlite3.Connection) -> list[dict[str, Any]]:
             having = projects.owners(connection, names, project)
-            return {
-                name: (projects.versions(connection, name, project), projects.files(connection, name, project))
+            return [
+                _document(
+                    project,
+                    projects.spellings(connection, name, project),
+                    projects.files(connection, name, project, with_log=False),
+                )
                 for name in names
                 if name in having
-            }
+            ]
 
-        own = await self._archive.database.read(read)
-        if own and not _is_whitelisted(stages, project):
-            mirrors = []
-        if not own:
-            self._require_whole(index, project)
-        found = await self._from_mirrors(mirrors, project, newer_than)
-        if not own:
+        documents = await self._archive.database.read(read)
+        found = await self.of_mirrors(index, project, is_owned=bool(documents), newer_than=newer_than)
+        if not documents:
             if found is None:
                 raise NotFound(f"None of the indexes that {index} is made of has a project {project}.")
             mirror, page, freshness = found
             return StagePage(freshness, (mirror, page), None)
-        documents = [_document(project, *each) for each in own.values()]
         freshness = Freshness.HIT
         if found is not None:
             mirror, page, freshness = found
@@ -138,7 +138,8 @@ class Stages:
         document = merged(documents)
         links = [file["url"] for file in document["files"]]
         added = None if found is None else (found[0], found[1])
-        return StagePage(freshness, None, ProjectPage(index, project, document, links, links), added)
+        content = ProjectPage(index, project, document, links, links)
+        return StagePage(freshness, None, content, added, is_settled=not self._asked(index, project, is_owned=True))
 
     def _require_whole(self, index: str, project: str) -> None:
         """Raise :class:`Unavailable` when a base is no more: it may have had the project, and hidden all below it."""
@@ -149,16 +150,31 @@ class Stages:
                 "Bring it back, or take it out of the bases."
             )
 
-    async def _from_mirrors(
-        self, mirrors: Sequence[str], project: str, newer_than: float | None
+    async def mark(self) -> tuple[object, ...]:
+        """Return what stays equal as long as nothing has changed in any private index."""
+        directory = self._accounts.directory
+        return directory, await self._archive.database.read(projects.state)
+
+    async def of_mirrors(
+        self, index: str, project: str, *, is_owned: bool, newer_than: float | None = None
     ) -> tuple[str, Page, Freshness] | None:
-        for mirror in mirrors:
+        """Return which mirror of ``index`` answers for ``project``, or adds to one that ``is_owned`` by a stage.
+
+        None when no mirror has it or may add to it. Raises what the first mirror raises.
+        """
+        if not is_owned:
+            self._require_whole(index, project)
+        for mirror in self._asked(index, project, is_owned=is_owned):
             try:
                 page, freshness = await self._indexes.page(mirror, project, newer_than=newer_than)
             except NotFound:
                 continue
             return mirror, page, freshness
         return None
+
+    def _asked(self, index: str, project: str, *, is_owned: bool) -> Sequence[str]:
+        stages, mirrors = self.below(index)
+        return mirrors if not is_owned or _is_whitelisted(stages, project) else ()
 
     async def _rooted(self, mirror: str, page: Page) -> dict[str, Any]:
         """Return what the page of a mirror says, with links from the root of this server."""
@@ -217,11 +233,17 @@ class Stages:
             found = []
             for name in names:
                 docs = {each.version_key: each for each in projects.docs(connection, name, project)}
+                files: dict[str, list[StoredFile]] = {}
+                for file in projects.files(connection, name, project, key):
+                    files.setdefault(file.version_key, []).append(file)
+                results: dict[int, list[StoredResult]] = {}
+                for result in projects.results_of(connection, name, project, key):
+                    results.setdefault(result.file_id, []).append(result)
                 of_stage = []
                 for each in projects.versions(connection, name, project, key):
-                    files = projects.files(connection, name, project, each.version_key)
-                    results = projects.results(connection, [file.id for file in files], with_content=False)
-                    of_stage.append(Release(each, files, docs.get(each.version_key), results))
+                    mine = files.get(each.version_key, [])
+                    said = [result for file in mine for result in results.get(file.id, ())]
+                    of_stage.append(Release(each, mine, docs.get(each.version_key), said))
                 found += sorted(of_stage, key=lambda release: rank(release.version.version), reverse=True)
             return found
 
@@ -273,6 +295,19 @@ class Stages:
             )
         return landed
 
+    async def core_metadata_named(self, index: str, project: str, filename: str) -> bytes | None:
+        """Return the core metadata of the first file of that name in the stages of ``index``, None without any."""
+        names = [stage.name for stage in self.below(index)[0]]
+
+        def read(connection: sqlite3.Connection) -> bytes | None:
+            for name in names:
+                file = projects.file_named(connection, name, filename)
+                if file is not None and file.project == project:
+                    return projects.core_metadata(connection, file.id)
+            return None
+
+        return await self._archive.database.read(read)
+
     async def core_metadata(self, file: StoredFile) -> bytes:
         """Return the core metadata of a file (PEP 658). Raises :class:`NotFound`."""
         found = await self._archive.database.read(lambda c: projects.core_metadata(c, file.id))
@@ -322,7 +357,7 @@ def _is_whitelisted(stages: Sequence[IndexConfig], project: str) -> bool:
     return project in allowed or "*" in allowed
 
 
-def _document(project: str, known: Sequence[StoredVersion], files: Sequence[StoredFile]) -> dict[str, Any]:
+def _document(project: str, spelt: Mapping[str, str], files: Sequence[StoredFile]) -> dict[str, Any]:
     """Return the page of uploaded files (PEP 691, 700, 714, 740); links begin at the root of this server."""
     shown: list[dict[str, Any]] = []
     for file in files:
@@ -342,7 +377,6 @@ def _document(project: str, known: Sequence[StoredVersion], files: Sequence[Stor
         if file.attestations is not None:
             entry["provenance"] = _OWN + link + PROVENANCE
         shown.append(entry)
-    spelt = {version.version_key: version.version for version in known}
     versions = list(dict.fromkeys(spelt[file.version_key] for file in files))
     return {"meta": {"api-version": _API_VERSION}, "name": project, "files": shown, "versions": versions}
 

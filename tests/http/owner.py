@@ -56,7 +56,7 @@ class Owner:
     async def upload(self, index: str, made: Distribution) -> str:
         """Upload a file that is taken; return its path."""
         is_wheel = made.filename.endswith(".whl")
-        form = aiohttp.FormData(default_to_multipart=True)
+        form = aiohttp.FormData(default_to_multipart=True, quote_fields=False)
         form.add_field(":action", "file_upload")
         form.add_field("filetype", "bdist_wheel" if is_wheel else "sdist")
         form.add_field("content", made.content, filename=made.filename)
@@ -67,7 +67,7 @@ class Owner:
     async def docs(self, index: str, name: str, version: str, pages: Mapping[str, bytes]) -> bytes:
         """Upload documentation that is taken; return its zip."""
         content = docs_zip(pages)
-        form = aiohttp.FormData(default_to_multipart=True)
+        form = aiohttp.FormData(default_to_multipart=True, quote_fields=False)
         for field, value in ((":action", "doc_upload"), ("name", name), ("version", version)):
             form.add_field(field, value)
         form.add_field("content", content, filename=f"{name}.zip")

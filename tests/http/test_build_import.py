@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from teepi import cli
+from teepi.index_client import Account, Refused, connect
 from tests.support.stage import PASSWORD, Stage
 from tests.support.wheels import sdist, wheel
 from tests.unit.test_devpi_directory import FILES, export
@@ -122,6 +124,50 @@ async def test_build_of_all_copies_wheels_and_takes_a_conflict_for_there(
     stage.refusals = {}
     assert await run(*line) == 0
     assert stage.files["admin/dev", made.filename] == made.content
+
+
+async def test_build_through_an_index_that_is_not_for_everybody_lets_pip_log_in(
+    stage: Stage, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resolving and what a build needs; the password in no environment and nothing that is said, its file goes."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    needy = sdist("needy", "1.0", requires=["ready"], backend=CURIOUS)
+    stage.base = {each.filename: each for each in (needy, wheel("ready", "1.5"))}
+    stage.closed = {"admin/dev"}
+    line = ("build", "needy", "--index", "admin/dev", "--url", url)
+    assert await run(*line) == 0
+    out, err = capsys.readouterr()
+    assert "1 built, 1 with a wheel in a base." in out
+    assert PASSWORD not in out + err
+    assert [upload.filename for upload in stage.uploads] == ["needy-1.0-py3-none-any.whl"]
+    assert not os.listdir(tmp_path)  # noqa: PTH208
+    monkeypatch.delenv("DEVPI_PASSWORD")
+    assert await run(*line, "--dry-run") == 2
+    assert "The index admin/dev is not for everybody: set DEVPI_PASSWORD, or" in capsys.readouterr().err
+    monkeypatch.setenv("DEVPI_PASSWORD", "wr0ng")
+    assert await run(*line) == 2
+    assert "is not for everybody: not for the user 'admin' with this password." in capsys.readouterr().err
+
+
+async def test_files_with_epochs_and_local_versions_are_sent_under_their_names(
+    stage: Stage, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither ``!`` nor ``+`` is encoded; a name that would end its header is sent nowhere."""
+    made = [wheel("epochal", "1!2.0"), wheel("x", "1.0+local.1")]
+    for each in made:
+        (tmp_path / each.filename).write_bytes(each.content)
+    line = ("import", "dir", str(tmp_path), "--index", "admin/dev", "--url", url)
+    assert await run(*line) == 0
+    assert sorted(upload.filename for upload in stage.uploads) == [
+        "epochal-1!2.0-py3-none-any.whl", "x-1.0+local.1-py3-none-any.whl",
+    ]  # fmt: skip
+    capsys.readouterr()
+    async with connect(url, None, Account("admin", PASSWORD), 1) as client:
+        for name in ('a"b-1.0.tar.gz', "a\r\nX-B: c-1.0.tar.gz", "a\\-1.0.tar.gz", "a\udcff-1.0.tar.gz"):
+            with pytest.raises(Refused, match="is no file name of a distribution"):
+                await client.upload("admin/dev", (), tmp_path / made[0].filename, name)
+    assert len(stage.uploads) == 2
 
 
 async def test_import_of_a_folder_says_what_came_of_each_file(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 import itertools
 import json
+import sqlite3
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urljoin
 
@@ -441,6 +444,63 @@ async def test_versions_as_json_of_stage_mirror_and_stage_over_mirror(owner: Own
     assert "+shadowing" not in alone["result"]["1.0"]
     one = await owner.json("/root/dev/alpha/1.0.0")
     assert (one["type"], one["result"]) == ("versiondata", data)
+
+
+async def test_reading_a_page_or_a_version_does_not_read_other_versions(owner: Owner) -> None:
+    """However many there are: metadata of another that no JSON is harms only the JSON of all."""
+    await owner.put("root/base", ALPHA)
+    await owner.put("root/dev", ALPHA, NEWER)
+    before = [await owner.json(path) for path in ("/root/dev/alpha/1.0", "/root/dev/alpha/1.0/json")]
+
+    def damage() -> None:
+        [path] = owner.teepi.settings.data_dir.rglob("teepi.sqlite3")
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("UPDATE versions SET fields = 'x' WHERE version = '2.0'")
+
+    await asyncio.to_thread(damage)
+    assert [await owner.json(path) for path in ("/root/dev/alpha/1.0", "/root/dev/alpha/1.0/json")] == before
+    assert before[0]["result"]["+shadowing"]
+    assert await owner.names("root/dev", "alpha") == [ALPHA.filename, NEWER.filename]
+    assert (await owner.get("/root/dev/alpha/9.9", JSON)).status == 404
+    assert (await owner.get("/root/dev/alpha/2.0", JSON)).status == 500
+
+
+async def test_version_of_a_mirror_through_a_stage_is_there_only_where_it_is_on_the_page(owner: Owner) -> None:
+    """A project of a stage hides it unless the whitelist has the project; one's own version goes before it."""
+    through = (await owner.json("/root/dev/alpha/3.0"))["result"]
+    assert through["+links"][0]["hashes"] == {"sha256": MIRRORED.sha256}
+    await owner.put("root/base", ALPHA)
+    assert (await owner.get("/root/dev/alpha/3.0", JSON)).status == 404
+    assert (await owner.get("/root/dev/alpha/3.0?ignore_bases=", JSON)).status == 404
+    for index in ("root/dev", "root/base"):
+        await owner.ask("PATCH", f"/{index}", {"mirror_whitelist": ["alpha"]})
+    assert (await owner.json("/root/dev/alpha/3.0.0"))["result"] == through
+    own = wheel("alpha", "3.0", summary="Own")
+    await owner.put("root/base", own)
+    found = (await owner.json("/root/dev/alpha/3.0"))["result"]
+    assert (found["summary"], len(found["+links"])) == ("Own", 1)
+
+
+async def test_page_that_was_made_before_is_made_anew_when_anything_it_hangs_on_changes(
+    owner: Owner, upstream: Upstream
+) -> None:
+    """A base that comes or goes, and a mirror that may add and has the project since."""
+    await owner.put("root/base", NEWER)
+    await owner.put("root/dev", ALPHA, wheel("beta"))
+    for bases, names in (
+        (["root/base"], [ALPHA.filename, NEWER.filename]),
+        ([], [ALPHA.filename]),
+        (["root/base"], [ALPHA.filename, NEWER.filename]),
+    ):
+        await owner.ask("PATCH", "/root/dev", {"bases": bases})
+        for _ in range(2):
+            assert await owner.names("root/dev", "alpha") == names
+    await owner.ask("PATCH", "/root/dev", {"bases": ["root/pypi"], "mirror_whitelist": ["beta"]})
+    assert await owner.names("root/dev", "beta") == [wheel("beta").filename]
+    newer = wheel("beta", "2.0")
+    upstream.project("beta", {newer.filename: newer.content})
+    assert (await owner.ask("POST", "/root/pypi/+simple/beta/refresh")).status == 302
+    assert await owner.names("root/dev", "beta") == [wheel("beta").filename, newer.filename]
 
 
 async def test_versions_that_are_not_there_are_404_with_devpis_words(owner: Owner) -> None:

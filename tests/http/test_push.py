@@ -291,6 +291,18 @@ async def test_push_elsewhere_uploads_every_file_with_its_metadata(owner: Owner,
     assert [form[":action"] for form in repository.forms] == [["file_upload"], ["file_upload"], ["doc_upload"]]
 
 
+async def test_push_elsewhere_sends_epochs_and_local_versions_under_their_names(
+    owner: Owner, repository: Repository
+) -> None:
+    """Neither ``!`` nor ``+`` is encoded."""
+    for version in ("1!2.0", "1.0+local.1"):
+        await owner.upload("root/dev", wheel("gamma", version))
+        assert (await owner.push("root/dev", name="gamma", version=version, **credentials(repository)))[0] == 200
+    assert [form["filename"] for form in repository.forms] == [
+        "gamma-1!2.0-py3-none-any.whl", "gamma-1.0+local.1-py3-none-any.whl",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("status", [403, 307, 500])
 async def test_push_elsewhere_that_is_refused_says_so_without_the_credentials(
     owner: Owner, repository: Repository, caplog: pytest.LogCaptureFixture, status: int

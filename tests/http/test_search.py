@@ -170,6 +170,23 @@ async def test_search_of_an_index_made_of_others_looks_into_them(
     ]  # fmt: skip
 
 
+async def test_pip_search_shows_what_is_known_and_few_of_what_is_only_listed(
+    upstream: Upstream, make_teepi: MakeTeepi
+) -> None:
+    """However much better the names of the others are; as JSON all are found."""
+    put(upstream, "known-of-gamma", "", "1.0")
+    publish(upstream, *(f"gamma-{number}" for number in range(110)), "known-of-gamma")
+    teepi = await make_teepi()
+    await fetch(teepi.address, "/simple/")
+    assert (await fetch(teepi.address, "/simple/known-of-gamma/")).status == 200
+    hits = await pip_search(teepi, "/root/pypi", "gamma")
+    assert [hit["version"] for hit in hits].count("0+unknown") == 20
+    assert [(hit["name"], hit["version"]) for hit in hits if hit["version"] != "0+unknown"] == [
+        ("known-of-gamma", "1.0")
+    ]
+    assert len((await json_search(teepi, "gamma", "&limit=500"))["results"]) == 111
+
+
 async def test_calls_that_are_no_search_are_faults(make_teepi: MakeTeepi) -> None:
     """A sentence that pip shows, with status 200 as XML-RPC has it; another index is 404, JSON a push."""
     teepi = await make_teepi()

@@ -42,6 +42,8 @@ class Stage:
     """By index and name: what lies in the index itself."""
     base: dict[str, Distribution] = field(default_factory=dict)
     """By name: what all indexes have from a base."""
+    closed: set[str] = field(default_factory=set)
+    """Indexes that only who is logged in may read."""
     refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Status and reason phrase by file name."""
     uploads: list[Upload] = field(default_factory=list)
@@ -72,10 +74,15 @@ class Stage:
         user, _, password = base64.b64decode(value).decode().partition(":")
         return user if scheme == "Basic" and password == PASSWORD else None
 
+    def _require_read(self, request: web.Request) -> None:
+        if self._index(request) in self.closed and self._user(request) is None:
+            raise web.HTTPUnauthorized
+
     async def _api(self, request: web.Request) -> web.Response:
         index = self._index(request)
         if index not in self.indexes:
             return web.json_response({"message": f"The stage {index} could not be found."}, status=404)
+        self._require_read(request)
         user = self._user(request)
         status = ["noauth", "", []] if user is None else ["ok", user, []]
         about: dict[str, Any] = {"login": str(request.url.with_path("/+login")), "authstatus": status}
@@ -85,6 +92,7 @@ class Stage:
 
     async def _page(self, request: web.Request) -> web.Response:
         index, project = self._index(request), request.match_info["project"]
+        self._require_read(request)
         own = {name: content for (place, name), content in self.files.items() if place == index}
         names = {**{name: made.content for name, made in self.base.items()}, **own}
         links = [
@@ -96,6 +104,7 @@ class Stage:
 
     async def _file(self, request: web.Request) -> web.Response:
         name = request.match_info["filename"]
+        self._require_read(request)
         own = self.files.get((self._index(request), name))
         return web.Response(body=own if own is not None else self.base[name].content)
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import netrc
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.tags import parse_tag
 
 from teepi.building import Builder, Interpreter, Step, Task, decide, group
 from teepi.errors import BadInput
-from teepi.resolving import ServedIndex, cause
+from teepi.resolving import ServedIndex, cause, pip_environment, with_login
 from teepi.wanted import Wanted
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TAGS = parse_tag("cp311-cp311-linux_x86_64") | parse_tag("py3-none-any")
 SDIST = Wanted("some-thing", "some_thing-1.0.tar.gz", None, "http://127.0.0.1/some_thing-1.0.tar.gz", "1.0")
@@ -109,3 +108,21 @@ async def test_wheel_that_was_made_for_one_interpreter_serves_the_next(tmp_path:
     steps = [(await builder.do(Task(each, WHEEL))).step for each in interpreters]
     assert steps == [Step.COPIED, Step.EXISTS]
     assert index.sent == [WHEEL.filename]
+
+
+def test_login_for_pip_is_a_file_of_ours_beside_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the password is made of; of a host that has one already ours counts; afterwards it is gone."""
+    own = tmp_path / "own"
+    own.write_text("machine files.example login a password b\nmachine index.example login c password d")
+    monkeypatch.setenv("NETRC", str(own))
+    there = ServedIndex("https://index.example:3141/admin/dev/", None)
+    password = 'a "b\\c #d\\" é'  # noqa: S105 - of a test
+    with with_login(there, "admin", password) as known:
+        path = Path(pip_environment(known)["NETRC"])
+        hosts = netrc.netrc(path).hosts
+        assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert hosts == {"files.example": ("a", "", "b"), "index.example": ("admin", "", password)}
+    assert not path.exists()
+    own.write_text("machine files.example nonsense")
+    with with_login(there, "admin", password) as known:
+        assert list(netrc.netrc(pip_environment(known)["NETRC"]).hosts) == ["index.example"]

@@ -19,6 +19,7 @@ from teepi.index_settings import IndexSettings
 from teepi.limits import Limits
 from teepi.live import Live
 from teepi.metrics import Metrics
+from teepi.page_memory import MarkedVariants, Variant
 from teepi.pages import Freshness, Pages
 from teepi.simple_api import parse_page
 from teepi.store import PageStore, StoredPage
@@ -299,3 +300,19 @@ async def test_invalidate_goes_on_when_a_reload_changes_the_indexes_meanwhile(pa
     upstreams["team/new"] = upstreams[INDEX]
     held.set()
     await invalidating
+
+
+def test_marked_pages_are_good_for_their_mark_and_within_a_budget() -> None:
+    """Another mark makes one anew in its place; those used last stay."""
+    kept = MarkedVariants(most_bytes=3200)
+    pages = {name: Variant(name.encode() * 1000, name) for name in "abc"}
+    for name in "ab":
+        kept.put(name, 1, pages[name])
+    assert kept.get("a", 2) is None
+    assert kept.get("a", 1) is pages["a"]
+    kept.put("a", 2, pages["a"])
+    assert (kept.get("b", 1), kept.get("a", 2)) == (pages["b"], pages["a"])
+    kept.put("c", 2, pages["c"])
+    assert [kept.get(name, mark) for name, mark in (("a", 2), ("b", 1), ("c", 2))] == [pages["a"], None, pages["c"]]
+    kept.put("d", 2, Variant(b"d" * 9000, "d"))
+    assert [kept.get(name, 2) for name in "acd"] == [None, None, None]

@@ -26,7 +26,7 @@ from teepi.cli.remote import (
 from teepi.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from teepi.building import Outcome, Task
     from teepi.index_client import Account
@@ -90,8 +90,8 @@ def command(
     account = account_of(user, index.partition("/")[0], password_env, password_stdin=password_stdin, asks=not dry_run)
     job = _Job(server, account, index, through, {PASSWORD, password_env or PASSWORD})
     asyncio.run(job.check(for_upload=not dry_run))
-    tasks = job.resolve(names, files, pythons)
-    with _log_directory(logs) as directory:
+    with job.login(), _log_directory(logs) as directory:
+        tasks = job.resolve(names, files, pythons)
         outcomes = asyncio.run(
             job.run(
                 tasks,
@@ -119,6 +119,7 @@ class _Job:
         self._through = through
         self._secrets = secrets
         self._source: ServedIndex = ServedIndex(f"{server.url}{through}/", server.certificate)
+        self._needs_login = False
 
     async def check(self, *, for_upload: bool) -> None:
         """Raise a TeepiError when there is nothing to resolve through or to upload to."""
@@ -128,6 +129,20 @@ class _Job:
             await client.check(self._index, for_upload=for_upload)
             if self._through != self._index:
                 await client.check(self._through, for_upload=False)
+        if self._account is not None:
+            async with connect(self._server.url, self._server.certificate, None, 1) as anybody:
+                self._needs_login = not await anybody.may_read(self._through)
+
+    @contextlib.contextmanager
+    def login(self) -> Iterator[None]:
+        """Let pip log in, as long as this lasts, to an index that is not for everybody: only then it is told how."""
+        from teepi.resolving import with_login  # noqa: PLC0415
+
+        if self._account is None or not self._needs_login:
+            yield
+            return
+        with with_login(self._source, self._account.user, self._account.password) as self._source:
+            yield
 
     def resolve(self, names: Sequence[str], files: Sequence[str], pythons: Sequence[str]) -> list[Task]:
         """Return what the requirements come to for each interpreter. Raises :class:`BadInput`."""

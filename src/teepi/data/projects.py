@@ -6,7 +6,7 @@ Functions on a connection, inside the caller's transaction. A project is there a
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -121,13 +121,13 @@ class Registered:
     registered_by: str
 
 
-_FILE_FIELDS: Final = tuple(field.name for field in fields(StoredFile))
 _VERSION: Final = "SELECT index_name, project, version_key, version, fields, registered_at, registered_by FROM versions"
 _FILE_COLUMNS: Final = (
     "index_name, project, version_key, filename, sha256, size, md5, blake2b, filetype, pyversion, requires_python, "
     "metadata_sha256, uploaded_at, uploaded_by, attestations, log"
 )
 _FILE: Final = f"SELECT id, {_FILE_COLUMNS} FROM files"
+_FILE_WITHOUT_LOG: Final = f"SELECT id, {_FILE_COLUMNS.removesuffix('log')}NULL FROM files"
 _DOCS: Final = "SELECT index_name, project, version_key, sha256, size, uploaded_at, uploaded_by FROM docs"
 
 
@@ -141,11 +141,18 @@ def _version(row: tuple[Any, ...]) -> StoredVersion:
 
 
 def _file(row: tuple[Any, ...]) -> StoredFile:
-    values: dict[str, Any] = dict(zip(_FILE_FIELDS, row, strict=True))
-    return StoredFile(**{**values, "log": json.loads(values["log"])})
+    *values, log = row  # in the order of the fields
+    values.append([] if log is None else json.loads(log))
+    return StoredFile(*values)
 
 
 # Looking up -----------------------------------------------------------------------------------------
+
+
+def state(connection: sqlite3.Connection) -> int:
+    """Return a number that is another one after each change, whatever it was of; for this connection alone."""
+    [number] = connection.execute("PRAGMA data_version").fetchone()
+    return int(number)
 
 
 def project_names(connection: sqlite3.Connection, indexes: Sequence[str]) -> dict[str, list[str]]:
@@ -182,6 +189,15 @@ def versions(
     return [_version(row) for row in rows]
 
 
+def spellings(connection: sqlite3.Connection, index: str, project: str) -> dict[str, str]:
+    """Return by key how the versions of a project are spelt; nothing of their metadata is read."""
+    return dict(
+        connection.execute(
+            "SELECT version_key, version FROM versions WHERE index_name = ? AND project = ?", (index, project)
+        )
+    )
+
+
 def summaries(connection: sqlite3.Connection, index: str | None, project: str | None) -> list[Summary]:
     """Return all versions in a word, or those of one project."""
     rows = connection.execute(
@@ -204,12 +220,15 @@ def registered(connection: sqlite3.Connection, index: str, names: Sequence[str])
     return [Registered(*row) for row in rows]
 
 
-def files(connection: sqlite3.Connection, index: str, project: str, version_key: str | None = None) -> list[StoredFile]:
-    """Return the files of a project, or of one version, in the order of their names."""
+def files(
+    connection: sqlite3.Connection, index: str, project: str, version_key: str | None = None, *, with_log: bool = True
+) -> list[StoredFile]:
+    """Return the files of a project, or of one version, in the order of their names; ``with_log`` what befell them."""
+    file = _FILE if with_log else _FILE_WITHOUT_LOG
     return [
         _file(row)
         for row in connection.execute(
-            f"{_FILE} WHERE index_name = ? AND project = ? AND (?3 IS NULL OR version_key = ?3) ORDER BY filename",
+            f"{file} WHERE index_name = ? AND project = ? AND (?3 IS NULL OR version_key = ?3) ORDER BY filename",
             (index, project, version_key),
         )
     ]
@@ -244,15 +263,24 @@ def docs(connection: sqlite3.Connection, index: str, project: str) -> list[Store
     return [StoredDocs(*row) for row in rows]
 
 
-def results(
-    connection: sqlite3.Connection, file_ids: Sequence[int], *, with_content: bool = True
-) -> list[StoredResult]:
+def results(connection: sqlite3.Connection, file_ids: Sequence[int]) -> list[StoredResult]:
     """Return what test runs said of files, oldest first; each content may have megabytes."""
-    content = "content" if with_content else "''"
     rows = connection.execute(
-        f"SELECT id, file_id, posted_at, posted_by, {content} FROM results "
+        "SELECT id, file_id, posted_at, posted_by, content FROM results "
         f"WHERE file_id IN ({_marks(file_ids)}) ORDER BY id",
         tuple(file_ids),
+    )
+    return [StoredResult(*row) for row in rows]
+
+
+def results_of(
+    connection: sqlite3.Connection, index: str, project: str, version_key: str | None = None
+) -> list[StoredResult]:
+    """Return the test runs of a project, or of one version, oldest first; without what they said."""
+    rows = connection.execute(
+        "SELECT id, file_id, posted_at, posted_by, '' FROM results WHERE file_id IN "
+        "(SELECT id FROM files WHERE index_name = ? AND project = ? AND (?3 IS NULL OR version_key = ?3)) ORDER BY id",
+        (index, project, version_key),
     )
     return [StoredResult(*row) for row in rows]
 

@@ -62,9 +62,18 @@ def devpi(
     if kind is not None and message is not None:
         content["message"] = message
     content.update(more or {})
+    return _devpi(json.dumps(content).encode(), status)
+
+
+def devpi_encoded(kind: str, result: bytes) -> web.Response:
+    """Answer as :func:`devpi` does, with a result that is JSON already."""
+    return _devpi(b'{"type": %b, "result": %b}' % (json.dumps(kind).encode(), result), 200)
+
+
+def _devpi(body: bytes, status: int) -> web.Response:
     return web.Response(
         status=status,
-        body=json.dumps(content).encode(),
+        body=body,
         # No charset behind it: devpi's client compares the whole.
         headers={"Content-Type": "application/json", "Cache-Control": "no-store", **DEVPI_HEADERS},
     )

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 100
 """Hits of one answer: pip prints them all."""
+_LISTED: Final = 20
+"""Hits for ``pip search`` of which a name in upstream's list is all that is known."""
 _MOST_SHOWN: Final = 500
 _LONGEST_QUERY: Final = 1000
 _NUMBER_DIGITS: Final = 4
@@ -51,7 +53,7 @@ class SearchHandlers:
             body = await _body(request)
             is_whole = len(body) <= xmlrpc.BODY_BYTES
             call = await asyncio.to_thread(xmlrpc.parse_search, body)
-            found = await self._search.find(call.words, indexes, SHOWN)
+            found = _with_few_listed(await self._search.find(call.words, indexes, _MOST_SHOWN))[:SHOWN]
             hits = [xmlrpc.Hit(hit.index, hit.name, hit.summary, hit.version) for hit in found]
             answer = xmlrpc.render_hits(hits)
         except xmlrpc.BadCall as error:
@@ -83,6 +85,18 @@ async def _body(request: BaseRequest) -> bytes:
         if len(body) > xmlrpc.BODY_BYTES:
             break
     return body
+
+
+def _with_few_listed(found: Sequence[Found]) -> list[Found]:
+    """Return what is uploaded, cached or described, and of the rest the best few, in their order."""
+    listed = 0
+    kept = []
+    for hit in found:
+        is_known = hit.is_uploaded or hit.is_cached or bool(hit.version)
+        listed += not is_known
+        if is_known or listed <= _LISTED:
+            kept.append(hit)
+    return kept
 
 
 def _limit(text: str) -> int:

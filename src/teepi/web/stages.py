@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from dataclasses import dataclass
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -17,7 +18,8 @@ from teepi.codings import choose_coding
 from teepi.errors import NotFound
 from teepi.files import Outcome
 from teepi.http_semantics import if_none_match, index_prefix, query_names, wants_fresh
-from teepi.page_memory import Variant
+from teepi.page_memory import MarkedVariants, Variant
+from teepi.pages import Freshness
 from teepi.stages import METADATA, PROVENANCE, has_provenance, provenance, render_page
 from teepi.tasks import in_thread
 from teepi.versions import version_key
@@ -25,7 +27,7 @@ from teepi.web import answers
 from teepi.web.stored import send_stored
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from aiohttp.web_request import BaseRequest
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from teepi.indexes import Indexes
     from teepi.pages import Pages
     from teepi.simple_api import ProjectPage
-    from teepi.stages import StagePage, Stages
+    from teepi.stages import Release, StagePage, Stages
     from teepi.web.send import Senders
 
     LegacyOf = Callable[[BaseRequest, str, str, str | None], Awaitable[web.StreamResponse]]
@@ -62,6 +64,7 @@ class StageHandlers:
         self._senders = senders
         self._outside = outside
         self._refresh_seconds = refresh_seconds
+        self._finished = MarkedVariants()
 
     def is_stage(self, index: str) -> bool:
         """Whether ``index`` is a private one."""
@@ -81,9 +84,13 @@ class StageHandlers:
             query = request.raw_path.partition("?")[2]
             return answers.redirect(f"../{project}/" if slash else f"{project}/", query)
         form = answers.negotiate(request)
-        found = await self._page(request, index, project)
         root = index_prefix(request.raw_path.partition("?")[0])
         coding = choose_coding(answers.header(request, "Accept-Encoding"))
+        mark, key = await self._stages.mark(), (index, project, form, root, coding)
+        kept = self._finished.get(key, mark)
+        if kept is not None:
+            return answers.page(request, kept, form, Freshness.HIT.value)
+        found = await self._page(request, index, project)
         if found.mirror is not None:
             mirror, page = found.mirror
             variant = await self._pages.variant(page, form, f"{root}{quote(mirror)}/", coding)
@@ -99,6 +106,8 @@ class StageHandlers:
         response = answers.page(request, variant, form, found.freshness.value)
         if has_provenance(content):
             response.headers["Vary"] = f"{answers.VARY}, Host, {answers.OUTSIDE_URL}"
+        elif found.is_settled:  # pages with provenance are another one under each name of this server
+            self._finished.put(key, mark, variant)
         return response
 
     async def _page(self, request: BaseRequest, index: str, project: str) -> StagePage:
@@ -122,11 +131,15 @@ class StageHandlers:
             raise NotFound(f"{project} has no version {version[:100]} here.")
         wheel = legacy_json.wheel_of(content, spelt)
         metadata = None
-        for release in await self._stages.releases(index, project):
-            for file in release.files:
-                if wheel is not None and file.filename == wheel.filename and file.metadata_sha256 is not None:
-                    metadata = await self._stages.core_metadata(file)
-        body = legacy_json.build(content, f"{self._outside(request)}/", spelt, metadata)
+        if wheel is not None:
+            metadata = await self._stages.core_metadata_named(index, project, wheel.filename)
+        outside = f"{self._outside(request)}/"
+        is_large = len(content.links) >= _THREAD_FILES
+
+        def make() -> bytes:
+            return legacy_json.build(content, outside, spelt, metadata)
+
+        body = await in_thread(make) if is_large else make()
         return web.Response(body=body, headers={"Content-Type": "application/json", "Cache-Control": "no-store"})
 
     # -- devpi's JSON --------------------------------------------------------------------------------
@@ -137,41 +150,34 @@ class StageHandlers:
         """``GET /{user}/{index}/{project}`` and ``…/{version}`` for devpi's clients, of stages and mirrors alike."""
         project = _normalised(name)
         with_bases = "ignore_bases" not in query_names(request.raw_path)
-        found = await self._versions(request, index, project, with_bases=with_bases)
-        if found is None:
+        known = await self._known(request, index, project, version, with_bases=with_bases)
+        if known is None:
             raise NotFound(f"no project {project!r}")
-        if version is None:
-            return answers.devpi("projectconfig", found)
-        key = version_key(version)
-        data = next((data for each, data in found.items() if version_key(each) == key), None)
-        if data is None:
-            raise NotFound(f"The version {version[:100]} of project {project} does not exist.")
-        return answers.devpi("versiondata", data)
+        return await in_thread(known.answer) if known.is_large else known.answer()
 
-    async def _versions(
-        self, request: BaseRequest, index: str, project: str, *, with_bases: bool
-    ) -> dict[str, dict[str, Any]] | None:
+    async def _known(
+        self, request: BaseRequest, index: str, project: str, version: str | None, *, with_bases: bool
+    ) -> _Known | None:
+        """Return what there is of a project, or of that one version; None when there is no such project."""
         base = f"{self._outside(request)}/"
         if not self.is_stage(index):
             try:
                 page, _ = await self._indexes.page(self._indexes.require(index), project)
             except NotFound:
                 return None
-            return release_json.mirrored_versions(await self._pages.shown(page), f"{base}{index}/")
-        releases = await self._stages.releases(index, project, with_bases=with_bases)
-        found = release_json.projects_versions(releases, base) if releases else None
+            return _Known(project, version, (), base, await self._pages.shown(page), f"{base}{index}/")
+        releases = await self._stages.releases(index, project, version, with_bases=with_bases)
+        known = _Known(project, version, releases, base)
+        if releases and version is not None:  # what a mirror has of it is not looked at
+            return known
+        owner = index if releases else await self._stages.owner(index, project)
         if not with_bases:
-            return found
-        try:
-            shown = await self._stages.page(index, project)
-        except NotFound:
-            return found
-        if shown.mirror is not None:
-            mirror, page = shown.mirror
-            return release_json.mirrored_versions(await self._pages.shown(page), f"{base}{mirror}/")
-        mirrored = release_json.mirrored_versions(_content(shown), base)  # what a whitelisted mirror adds
-        keys = {version_key(each) for each in found or {}}
-        return (found or {}) | {each: data for each, data in mirrored.items() if version_key(each) not in keys}
+            return known if owner == index else None
+        found = await self._stages.of_mirrors(index, project, is_owned=owner is not None)
+        if found is None:
+            return None if owner is None else known
+        mirror, page, _ = found
+        return _Known(project, version, releases, base, await self._pages.shown(page), f"{base}{mirror}/")
 
     # -- files ---------------------------------------------------------------------------------------
 
@@ -209,6 +215,41 @@ class StageHandlers:
             "last_modified": formatdate(file.uploaded_at, usegmt=True),
             "log": file.log,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a project, or of one version of it, before it is put together."""
+
+    project: str
+    version: str | None
+    """The one that is wanted."""
+    releases: Sequence[Release]
+    base: str
+    page: ProjectPage | None = None
+    """Of the mirror that answers or adds."""
+    page_base: str = ""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is to be put together off the event loop."""
+        of_page = 0 if self.page is None else len(self.page.links)
+        return sum(1 + len(release.files) for release in self.releases) + of_page >= _THREAD_FILES
+
+    def answer(self) -> web.Response:
+        """Put it together. Raises :class:`NotFound` for a version that is not there."""
+        key = None if self.version is None else version_key(self.version)
+        found = release_json.projects_versions(self.releases, self.base)
+        if self.page is not None:
+            keys = {release.version.version_key for release in self.releases}
+            mirrored = release_json.mirrored_versions(self.page, self.page_base, key)
+            found |= {each: data for each, data in mirrored.items() if version_key(each) not in keys}
+        if self.version is None:
+            return answers.devpi_encoded("projectconfig", release_json.encoded(found))
+        if not found:
+            raise NotFound(f"The version {self.version[:100]} of project {self.project} does not exist.")
+        [data] = found.values()
+        return answers.devpi("versiondata", data)
 
 
 def _normalised(name: str) -> str:

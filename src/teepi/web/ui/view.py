@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -75,23 +76,8 @@ class Views:
     """The templates and static files."""
 
     def __init__(self) -> None:
-        """Read them (blocking)."""
-        self.files = {entry.name: entry.read_bytes() for entry in (resources.files(__package__) / "static").iterdir()}
-        digest = hashlib.sha256(b"".join(self.files[name] for name in sorted(self.files)))
-        templates = jinja2.Environment(
-            loader=jinja2.PackageLoader(__package__, "templates"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        templates.filters |= {
-            "size": said, "percent": _percent, "number": _number, "duration": _duration, "iso": _iso, "day": _day,
-            "path": path,
-        }  # fmt: skip
-        templates.globals |= {"version": __version__, "assets": digest.hexdigest()[:12]}
-        self._templates = {name: templates.get_template(name) for name in templates.list_templates(["html"])}
+        """Read and compile them (blocking), once in a process."""
+        self.files, self._templates = _read()
 
     def page(
         self,
@@ -124,6 +110,27 @@ class Views:
             asker = request.get(ASKER)
             user = None if asker is None else asker.user
         return self._templates[template].render(**{"status": status, "here": here, "user": user} | values)
+
+
+@cache
+def _read() -> tuple[dict[str, bytes], dict[str, jinja2.Template]]:
+    """Return the static files and the templates by name (blocking)."""
+    files = {entry.name: entry.read_bytes() for entry in (resources.files(__package__) / "static").iterdir()}
+    digest = hashlib.sha256(b"".join(files[name] for name in sorted(files)))
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    templates.filters |= {
+        "size": said, "percent": _percent, "number": _number, "duration": _duration, "iso": _iso, "day": _day,
+        "path": path,
+    }  # fmt: skip
+    templates.globals |= {"version": __version__, "assets": digest.hexdigest()[:12]}
+    return files, {name: templates.get_template(name) for name in templates.list_templates(["html"])}
 
 
 def _response(text: str, status: int) -> web.Response:

@@ -105,6 +105,7 @@ async def test_devpi_client_makes_indexes_uploads_lists_pushes_and_removes(
     assert page.body.count(b"<a ") == 2
 
 
+@pytest.mark.parametrize("shop", ["json"], indirect=True)
 async def test_devpi_builder_builds_once_and_pip_installs_the_result(
     make_process: MakeProcess, shop: Shop, tmp_path: Path
 ) -> None:

@@ -32,7 +32,8 @@ async def install(client: Client, teepi: TeepiProcess, path: str = "/root/pypi/+
     return await client.run("pip", "install", "--index-url", index, "--target", client.target, "teetop")
 
 
-@pytest.mark.parametrize("name", PIPS)
+# One form of the upstream for each: which it is, no pip sees.
+@pytest.mark.parametrize(("shop", "name"), list(zip(["html", "json", "html"], PIPS, strict=True)), indirect=["shop"])
 async def test_pip_installs_through_teepi_and_again_offline(
     make_process: MakeProcess, offline: Offline, shop: Shop, tmp_path: Path, name: str
 ) -> None:

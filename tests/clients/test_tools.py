@@ -36,6 +36,7 @@ with PyPISimple(sys.argv[1]) as index:
 """
 
 
+@pytest.mark.parametrize("shop", ["html"], indirect=True)
 async def test_pip_compile_with_hashes_pins_what_upstream_has(
     make_process: MakeProcess, shop: Shop, tmp_path: Path
 ) -> None:

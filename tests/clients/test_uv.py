@@ -41,6 +41,7 @@ async def test_uv_pip_installs_through_teepi_and_again_offline(
     assert len(shop.upstream.requests) == requests
 
 
+@pytest.mark.parametrize("shop", ["html"], indirect=True)
 async def test_uv_locks_and_syncs_through_teepi_and_again_offline(
     make_process: MakeProcess, offline: Offline, shop: Shop, tmp_path: Path
 ) -> None:
@@ -70,6 +71,7 @@ async def test_uv_locks_and_syncs_through_teepi_and_again_offline(
     assert len(shop.upstream.requests) == requests
 
 
+@pytest.mark.parametrize("shop", ["json"], indirect=True)
 async def test_uv_lock_made_through_teepi_equals_upstreams_and_each_serves_for_the_other(
     make_process: MakeProcess, shop: Shop, tmp_path: Path
 ) -> None:

@@ -196,10 +196,9 @@ async def test_mirrored_project_shows_what_is_cached_and_fetches_no_wheel(
     asked = {request.path for request in upstream.requests}
     assert asked == {"/simple/demo/", "/simple/bare/", project.path(new.filename + ".metadata")}
     await fetch(teepi.address, other.path(bare.filename))
-    while ">cached<" not in (page := await look(teepi, "/root/pypi/bare/1")):
-        pass
+    while ">cached<" not in (page := await look(teepi, "/root/pypi/bare/1")) or "No metadata of this version" in page:
+        pass  # what is in the cached wheel is read out soon
     assert upstream.count("GET", other.path(bare.filename)) == 1
-    assert "No metadata of this version" not in page  # read out of the cached wheel
     assert 'bare/">bare</a>' in await look(teepi, "/root/pypi/")
 
 

@@ -41,11 +41,6 @@ def cut(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
-def empty(path: Path) -> None:
-    """Leave nothing inside."""
-    path.write_bytes(b"")
-
-
 def newer(path: Path) -> None:
     """Leave it as a later teepi does."""
     with closing(sqlite3.connect(path)) as database:
@@ -76,7 +71,7 @@ async def assert_served(teepi: TeepiProcess, upstream: Upstream, files: list[Pub
     assert len(upstream.requests) == requests
 
 
-@pytest.mark.parametrize("harm", [delete, garbage, cut, empty, newer])
+@pytest.mark.parametrize("harm", [delete, garbage, cut, newer])
 async def test_catalogue_lost_is_rebuilt_and_everything_stays_installable_offline(
     make_process: MakeProcess, publish: Publish, upstream: Upstream, tmp_path: Path, harm: Callable[[Path], None]
 ) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.client
 
 
+@pytest.mark.parametrize("shop", ["json"], indirect=True)
 async def test_uv_pip_installs_through_teepi_and_again_offline(
     make_process: MakeProcess, offline: Offline, shop: Shop, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from teepi.addresses import address_of
 from teepi.catalog import tables
 from teepi.model import Digest, FileRecord
 from teepi.store import Store
+from teepi.transactions import transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,7 @@ def fill(cache: Path, count: int, origin_port: int, *, are_real: bool) -> None:
         database.execute("PRAGMA cache_size = -1000000")
         database.execute("PRAGMA synchronous = OFF")
         now = time.time()
-        with tables.transaction(database):
+        with transaction(database):
             for number, record in enumerate(_records(count, origin_port)):
                 assert record.digest is not None
                 sha256 = record.digest.hex

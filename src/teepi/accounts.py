@@ -1,4 +1,4 @@
-"""Users, their indexes and tokens: who asks, and every change, each one transaction and then the new picture.
+"""Users, their indexes and tokens: every change, each one transaction and then the new picture.
 
 Who may do what is decided in ``directory``, from the picture alone; how secrets are checked, in ``credentials``.
 """

@@ -22,6 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from teepi.search_query import Project, find
+from teepi.transactions import transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -181,7 +182,7 @@ class SearchStore:
         """Do all of ``work`` or nothing of it."""
 
         def whole(connection: sqlite3.Connection) -> _T:
-            with _transaction(connection):
+            with transaction(connection):
                 done = work(connection)
             self.problem = None
             return done
@@ -318,20 +319,8 @@ def _is_damage(error: Exception) -> bool:
     return isinstance(error, _OtherSchema) or is_malformed or code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # some errors have rolled back already
-            connection.execute("ROLLBACK")
-        raise
-
-
 def _create(connection: sqlite3.Connection) -> None:
-    with _transaction(connection):
+    with transaction(connection):
         for statement in _TABLES:
             connection.execute(statement)
 

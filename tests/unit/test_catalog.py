@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from teepi.catalog import Catalog, tables
 from teepi.catalog import catalog as actions
 from teepi.model import Digest, FileKey, FileRecord
+from teepi.transactions import transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -66,7 +67,7 @@ async def find(catalog: Catalog, wanted: FileRecord) -> FileRecord | None:
 @contextmanager
 def full_disk(monkeypatch: pytest.MonkeyPatch, message: str = "database or disk is full") -> Iterator[None]:
     """Make every transaction on a database file fail; those in memory work."""
-    whole = tables.transaction
+    whole = transaction
 
     @contextmanager
     def failing(connection: sqlite3.Connection) -> Iterator[None]:
@@ -76,7 +77,8 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, message: str = "database or disk 
             yield
 
     with monkeypatch.context() as patch:
-        patch.setattr(tables, "transaction", failing)
+        for module in ("catalog", "tables"):
+            patch.setattr(f"teepi.catalog.{module}.transaction", failing)
         yield
 
 

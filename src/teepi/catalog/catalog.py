@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from teepi.catalog import tables
 from teepi.catalog.files import FileTable
 from teepi.catalog.tables import Row, record_of
+from teepi.transactions import transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -266,12 +267,12 @@ class Catalog(FileTable):
         """Do ``work`` in one transaction, in the overlay when the database cannot be written."""
         if self._disk is not None and self._overlay is None:
             try:
-                with tables.transaction(self._disk):
+                with transaction(self._disk):
                     return work(self._disk)
             except sqlite3.Error as error:
                 self._degrade(error)
         assert self._overlay is not None  # noqa: S101 - _degrade has made it
-        with tables.transaction(self._overlay):
+        with transaction(self._overlay):
             result = work(self._overlay)
             self._overlay.execute(tables.DROP_OLDEST, (OVERLAY_RECORDS,))
             return result
@@ -321,7 +322,7 @@ class Catalog(FileTable):
         disk = None
         try:
             disk = tables.open_disk(self._path, "mode=rwc")
-            with tables.transaction(disk):
+            with transaction(disk):
                 tables.copy_overlay(self._overlay, disk)
             reading = tables.open_disk(self._path, "mode=ro")
         except sqlite3.Error:

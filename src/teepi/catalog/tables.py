@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from teepi.addresses import path_of
 from teepi.filenames import project_of_filename
 from teepi.model import Digest, FileRecord
+from teepi.transactions import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 Row = tuple[Any, ...]
@@ -155,19 +155,6 @@ def _text(digest: Digest) -> str:
 def _digest(text: str) -> Digest:
     algorithm, _, value = text.partition(":")
     return Digest(algorithm, value)
-
-
-@contextlib.contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Do all of the block or nothing of it."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # some errors have rolled back already
-            connection.execute("ROLLBACK")
-        raise
 
 
 def open_memory() -> sqlite3.Connection:

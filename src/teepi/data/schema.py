@@ -10,6 +10,7 @@ import uuid
 from typing import TYPE_CHECKING, Final
 
 from teepi.errors import StoreError
+from teepi.transactions import transaction
 
 if TYPE_CHECKING:
     import sqlite3
@@ -82,8 +83,7 @@ def migrate(connection: sqlite3.Connection, name: str) -> None:
     found = schema_of(connection, name)
     if found == len(MIGRATIONS):
         return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         for step in MIGRATIONS[found:]:
             for statement in step:
                 connection.execute(statement)
@@ -93,7 +93,3 @@ def migrate(connection: sqlite3.Connection, name: str) -> None:
                 [("uuid", uuid.uuid4().hex), ("secret", secrets.token_hex(32))],
             )
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
